@@ -1,0 +1,6 @@
+"""`python -m podwire`."""
+
+from podwire.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What the core asks of the world. Drivers fulfil these protocols; tests bring fakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from podwire.model.resource import Wire
+
+Revision = str
+"""Opaque: compare for equality only; hand it back to the store it came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One stored object."""
+
+    key: str
+    value: Wire
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """All objects below a prefix at one moment, in key order."""
+
+    entries: tuple[Entry, ...]
+    revision: Revision
+    """A watch from here misses nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One object was written (`entry`) or deleted (None)."""
+
+    key: str
+    entry: Entry | None
+    revision: Revision
+
+
+class Verb(StrEnum):
+    """What one write of a batch does."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One compare-and-swap write.
+
+    `revision`: for update the one read (required); for delete the one read, or None to delete
+    whatever is there (absent is then success).
+    """
+
+    verb: Verb
+    key: str
+    value: Wire | None = None
+    revision: Revision | None = None
+
+
+class Watch(Protocol):
+    """Changes below a prefix, in order, each once."""
+
+    def wait(self, timeout_s: float | None = None) -> Sequence[Change]:
+        """Block until there are changes; an empty sequence on timeout or after `close`.
+
+        Raises:
+            Compacted: changes were missed; list again and start a new watch.
+            DatastoreUnavailable: the store went away; watch again from the last revision seen.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the watch; wakes a `wait` in another thread."""
+        ...
+
+
+class Store(Protocol):
+    """A datastore of JSON objects with compare-and-swap.
+
+    Every method raises `DatastoreUnavailable` when the store is away, read-only, full or locked
+    for too long; then nothing was written. Methods may be called from any thread.
+    """
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether `batch` writes several keys, all or nothing."""
+        ...
+
+    def get(self, key: str) -> Entry | None:
+        """The object, or None."""
+        ...
+
+    def list(self, prefix: str) -> Listing:
+        """All objects whose key begins with `prefix`."""
+        ...
+
+    def create(self, key: str, value: Wire) -> Entry:
+        """Write a new object.
+
+        Raises:
+            AlreadyExists: the key is taken.
+        """
+        ...
+
+    def update(self, key: str, value: Wire, revision: Revision) -> Entry:
+        """Replace the object that still has `revision`.
+
+        Raises:
+            Conflict: it was changed or deleted since.
+        """
+        ...
+
+    def delete(self, key: str, revision: Revision | None = None) -> None:
+        """Make the object absent; absent already is success, unless a revision was given.
+
+        Raises:
+            Conflict: a revision was given and the object has another one, or is gone.
+        """
+        ...
+
+    def batch(self, writes: Sequence[Write]) -> Sequence[Entry | None]:
+        """Carry out all writes or none; an entry for each create and update, None for a delete.
+
+        Raises:
+            AlreadyExists, Conflict: some write's condition does not hold; nothing was written.
+            Unsupported: `can_batch` is False.
+        """
+        ...
+
+    def watch(self, prefix: str, revision: Revision) -> Watch:
+        """Follow what is written below `prefix` after `revision`.
+
+        Raises:
+            Compacted: changes after that revision are no longer all kept.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, passed in."""
+
+    def now(self) -> datetime:
+        """Wall clock in UTC."""
+        ...
+
+    def now_ns(self) -> int:
+        """Wall clock in nanoseconds since 1970 (sequence numbers start there)."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait (back-off between compare-and-swap tries)."""
+        ...
+
+
+class Dice(Protocol):
+    """Chance, passed in."""
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number between the two."""
+        ...

@@ -1,0 +1,90 @@
+"""`podwire`: the command line's root. Sub-commands are imported only when they are run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from podwire import __version__
+from podwire.errors import BadInput, PodwireError
+
+COMMANDS = {
+    "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
+    "apply": ("podwire.cli.resources", "Create or change resources from a file."),
+    "collect": ("podwire.cli.trace", "Save the kernel state of this host's namespaces."),
+    "datastore": ("podwire.cli.datastore", "Look into the datastore."),
+    "delete": ("podwire.cli.resources", "Delete resources."),
+    "get": ("podwire.cli.resources", "Show resources."),
+    "ipam": ("podwire.cli.ipam", "Show address pools, blocks and allocations."),
+    "lab": ("podwire.cli.lab", "Several nodes on this machine, to try, test and learn."),
+    "netns": ("podwire.cli.netns", "Network namespaces: list, add, delete, exec."),
+    "trace": ("podwire.cli.trace", "The way of a packet from one pod to another."),
+    "veth": ("podwire.cli.veth", "The veth pairs of this host, both ends."),
+}
+"""Name → module that holds a click command of the same name (dashes as underscores), and help."""
+
+USAGE_ERROR = 64
+OWN_FAILURE = 70
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command when it is used, so that `--help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in alphabetical order."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above, importing none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="podwire")
+def podwire() -> None:
+    """A layer-3 pod network for Linux that explains itself."""
+
+
+def main() -> NoReturn:
+    """Run the command line; an error of ours ends with one or two lines, never a stack trace."""
+    try:
+        code = podwire.main(prog_name="podwire", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(USAGE_ERROR)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BadInput as error:
+        complain(error)
+        sys.exit(USAGE_ERROR)
+    except PodwireError as error:
+        complain(error)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain again when it flushes stdout.
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def complain(error: PodwireError) -> None:
+    """Print an error and its fix to standard error."""
+    click.echo(f"error: {error.message}", err=True)
+    if error.fix is not None:
+        click.echo(f"  fix: {error.fix}", err=True)

@@ -1,0 +1,1 @@
+"""The CNI wire protocol and the thin plugin program."""

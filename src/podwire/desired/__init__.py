@@ -1,0 +1,1 @@
+"""Snapshot → DesiredState: what the kernel of one node should hold. Pure."""

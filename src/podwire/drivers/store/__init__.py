@@ -1,0 +1,1 @@
+"""Datastores behind `boundary.Store`."""

@@ -1,0 +1,113 @@
+"""Routes and policy rules, with the kernel's own identity as key.
+
+Source: include/uapi/linux/rtnetlink.h, net/ipv4/fib_trie.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from podwire.model.addressing import IPAddress, IPNetwork
+
+MAIN_TABLE = 254
+LOCAL_TABLE = 255
+DEFAULT_TABLE = 253
+
+SCOPE_GLOBAL = 0
+SCOPE_LINK = 253
+SCOPE_HOST = 254
+SCOPE_NOWHERE = 255
+
+PROTOCOL_KERNEL = 2
+PROTOCOL_BOOT = 3
+PROTOCOL_STATIC = 4
+PROTOCOL_BIRD = 12
+PROTOCOL_PODWIRE = 80
+"""Stamped on every route of ours: a restarted agent knows its own by it (Calico's number)."""
+
+
+class RouteKind(IntEnum):
+    """RTN_*: what the kernel does with a packet that matches."""
+
+    UNICAST = 1
+    LOCAL = 2
+    BROADCAST = 3
+    ANYCAST = 4
+    MULTICAST = 5
+    BLACKHOLE = 6
+    UNREACHABLE = 7
+    PROHIBIT = 8
+    THROW = 9
+    NAT = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteKey:
+    """The fields by which Linux tells two routes apart.
+
+    The metric is part of it: replacing a route with another metric adds a second route.
+    """
+
+    destination: IPNetwork
+    table: int = MAIN_TABLE
+    metric: int = 0
+    tos: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextHop:
+    """Where a packet goes next: through `device` (an index), to `gateway` if there is one."""
+
+    device: int | None = None
+    gateway: IPAddress | None = None
+    onlink: bool = False
+    """The gateway is taken as reachable on that device though no address there covers it."""
+    weight: int = 1
+    """1 … 256, the hash share among several next hops."""
+    dead: bool = False
+    """RTNH_F_DEAD or RTNH_F_LINKDOWN: not used for forwarding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One entry of a FIB."""
+
+    key: RouteKey
+    kind: RouteKind = RouteKind.UNICAST
+    protocol: int = PROTOCOL_PODWIRE
+    scope: int = SCOPE_GLOBAL
+    hops: tuple[NextHop, ...] = ()
+    source: IPAddress | None = None
+    """RTA_PREFSRC: the address a locally made packet gets."""
+    mtu: int | None = None
+    nexthop_id: int | None = None
+    """RTA_NH_ID: the hops live in a nexthop object."""
+    not_modelled: frozenset[str] = frozenset()
+    """Names of attributes seen that we do not model (encap …)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One policy rule (`ip rule`), evaluated in order of priority."""
+
+    family: int
+    """4 or 6."""
+    priority: int
+    action: str = "lookup"
+    """lookup, goto, nop, blackhole, unreachable, prohibit."""
+    table: int = 0
+    source: IPNetwork | None = None
+    destination: IPNetwork | None = None
+    iif: str | None = None
+    oif: str | None = None
+    mark: int | None = None
+    mark_mask: int | None = None
+    tos: int = 0
+    invert: bool = False
+    suppress_prefix_length: int | None = None
+    target: int | None = None
+    """Priority a `goto` continues at."""
+    not_modelled: frozenset[str] = frozenset()

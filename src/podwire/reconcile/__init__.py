@@ -1,0 +1,1 @@
+"""Desired against actual, with no networking word in it."""

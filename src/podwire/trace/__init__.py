@@ -1,0 +1,1 @@
+"""What becomes of a packet, told from recorded kernel state. Pure."""
