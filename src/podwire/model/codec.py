@@ -1,0 +1,409 @@
+"""Values ↔ Calico's JSON.
+
+`encode` lays what we know over the JSON a value came from (`Stored.wire`), at every level, so that
+fields of other versions and other programs survive. Blocks have their own module (`blockcodec`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from podwire.errors import BadInput
+from podwire.model import keys
+from podwire.model.addressing import parse_address, parse_interface, parse_network
+from podwire.model.block import Affinity, AffinityState, Block, Handle, IPAMConfig
+from podwire.model.blockcodec import decode_block, encode_block
+from podwire.model.endpoint import WorkloadEndpoint
+from podwire.model.node import ClusterInformation, Node, Routing
+from podwire.model.pool import IPPool, IPReservation, Mode, Use
+from podwire.model.resource import Metadata, Stored
+from podwire.model.wire import Fields, child, json_type, lay, thaw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from podwire.model.resource import JSON, Wire
+
+    Decoder = Callable[[str, Wire], Stored]
+
+__all__ = [
+    "decode",
+    "decode_affinity",
+    "decode_block",
+    "decode_cluster",
+    "decode_endpoint",
+    "decode_handle",
+    "decode_ipam_config",
+    "decode_node",
+    "decode_pool",
+    "decode_reservation",
+    "encode",
+    "key_of",
+]
+
+API_VERSION = "projectcalico.org/v3"
+ROUTING_ANNOTATION = "podwire.io/routing"
+
+T = TypeVar("T")
+
+
+def decode(key: str, wire: Wire) -> Stored:
+    """Read any object we model; its kind follows from the key.
+
+    Raises:
+        BadInput: the key is of no such kind, or a field is wrong (named by key and path).
+    """
+    for prefix, decoder in _DECODERS:
+        if key.startswith(prefix):
+            return decoder(key, wire)
+    raise BadInput(f"{key}: no kind of ours is stored under such a key")
+
+
+def encode(value: Stored) -> Wire:
+    """The JSON object to store; unknown fields of `value.wire` are kept."""
+    match value:
+        case Block():
+            return encode_block(value)
+        case IPPool():
+            return _encode_pool(value)
+        case Node():
+            return _encode_node(value)
+        case WorkloadEndpoint():
+            return _encode_endpoint(value)
+        case Affinity():
+            return _record(value, state=value.state.value, deleted=value.deleted)
+        case Handle():
+            blocks = {str(cidr): count for cidr, count in value.blocks.items()}
+            return _record(value, block=blocks, deleted=value.deleted)
+        case IPAMConfig():
+            return _encode_ipam_config(value)
+        case IPReservation():
+            wire = _resource(value, "IPReservation", value.metadata)
+            child(wire, "spec")["reservedCIDRs"] = [str(cidr) for cidr in value.reserved]
+            return wire
+        case ClusterInformation():
+            return _encode_cluster(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} is never stored")
+
+
+def key_of(value: Stored) -> str:
+    """The datastore key a value lives under."""
+    match value:
+        case Block():
+            return keys.block_key(value.cidr)
+        case IPPool():
+            return keys.pool_key(value.name)
+        case Node():
+            return keys.node_key(value.name)
+        case WorkloadEndpoint():
+            return keys.endpoint_key(value.metadata.namespace or "default", value.metadata.name)
+        case Affinity():
+            return keys.affinity_key(value.node, value.block)
+        case Handle():
+            return keys.handle_key(value.id)
+        case IPAMConfig():
+            return keys.IPAM_CONFIG_KEY
+        case IPReservation():
+            return keys.reservation_key(value.metadata.name)
+        case ClusterInformation():
+            return keys.cluster_key(value.metadata.name)
+        case _:
+            raise TypeError(f"{type(value).__name__} is never stored")
+
+
+def decode_pool(key: str, wire: Wire) -> IPPool:
+    """Read an IPPool."""
+    name = _named(key, keys.parse_pool_key(key), "IPPool")
+    spec = Fields(wire, key).within("spec")
+    cidr = spec.parse("cidr", spec.needed_text("cidr"), parse_network)
+    # An empty list means the default, as in Calico.
+    uses = tuple(_use(spec, n, word) for n, word in enumerate(spec.texts("allowedUses")))
+    return IPPool(
+        wire=wire,
+        metadata=_metadata(key, wire, name),
+        cidr=cidr,
+        block_size=spec.integer("blockSize") or (26 if cidr.version == 4 else 122),
+        ipip_mode=spec.one_of("ipipMode", Mode, Mode.NEVER),
+        vxlan_mode=spec.one_of("vxlanMode", Mode, Mode.NEVER),
+        nat_outgoing=spec.boolean("natOutgoing"),
+        disabled=spec.boolean("disabled"),
+        disable_bgp_export=spec.boolean("disableBGPExport"),
+        node_selector=spec.text("nodeSelector") or "all()",
+        namespace_selector=spec.maybe_text("namespaceSelector"),
+        allowed_uses=uses or (Use.WORKLOAD, Use.TUNNEL),
+        automatic=spec.text("assignmentMode") != "Manual",
+    )
+
+
+def decode_reservation(key: str, wire: Wire) -> IPReservation:
+    """Read an IPReservation."""
+    name = _named(key, keys.parse_reservation_key(key), "IPReservation")
+    spec = Fields(wire, key).within("spec")
+    reserved = tuple(
+        spec.parse(f"reservedCIDRs[{n}]", text, parse_network)
+        for n, text in enumerate(spec.texts("reservedCIDRs"))
+    )
+    return IPReservation(wire=wire, metadata=_metadata(key, wire, name), reserved=reserved)
+
+
+def decode_node(key: str, wire: Wire) -> Node:
+    """Read a Node."""
+    name = _named(key, keys.parse_node_key(key), "Node")
+    spec = Fields(wire, key).within("spec")
+    bgp = spec.within("bgp")
+    return Node(
+        wire=wire,
+        metadata=_metadata(key, wire, name),
+        address=bgp.parsed("ipv4Address", parse_interface),
+        address6=bgp.parsed("ipv6Address", parse_interface),
+        ipip_tunnel=bgp.parsed("ipv4IPIPTunnelAddr", parse_address),
+        vxlan_tunnel=spec.parsed("ipv4VXLANTunnelAddr", parse_address),
+        vxlan_mac=spec.maybe_text("vxlanTunnelMACAddr"),
+        as_number=_as_number(bgp),
+        route_reflector_cluster_id=bgp.maybe_text("routeReflectorClusterID"),
+    )
+
+
+def decode_endpoint(key: str, wire: Wire) -> WorkloadEndpoint:
+    """Read a WorkloadEndpoint."""
+    named = keys.parse_endpoint_key(key)
+    if named is None:
+        raise _wrong_key(key, "WorkloadEndpoint")
+    spec = Fields(wire, key).within("spec")
+    addresses = tuple(
+        spec.parse(f"ipNetworks[{n}]", text, parse_interface)
+        for n, text in enumerate(spec.texts("ipNetworks"))
+    )
+    return WorkloadEndpoint(
+        wire=wire,
+        metadata=_metadata(key, wire, named[1], named[0]),
+        orchestrator=spec.text("orchestrator"),
+        node=spec.text("node"),
+        container_id=spec.text("containerID"),
+        pod=spec.text("pod"),
+        endpoint=spec.text("endpoint"),
+        interface=spec.text("interfaceName"),
+        mac=spec.text("mac"),
+        addresses=addresses,
+        profiles=spec.texts("profiles"),
+    )
+
+
+def decode_cluster(key: str, wire: Wire) -> ClusterInformation:
+    """Read the ClusterInformation; without `datastoreReady` it is not ready, as in Calico."""
+    name = _named(key, keys.parse_cluster_key(key), "ClusterInformation")
+    spec = Fields(wire, key).within("spec")
+    metadata = _metadata(key, wire, name)
+    annotations = Fields(wire, key).within("metadata").within("annotations")
+    return ClusterInformation(
+        wire=wire,
+        metadata=metadata,
+        guid=spec.text("clusterGUID"),
+        ready=spec.boolean("datastoreReady"),
+        cluster_type=spec.text("clusterType"),
+        version=spec.maybe_text("calicoVersion"),
+        routing=annotations.one_of(ROUTING_ANNOTATION, Routing, Routing.AGENT),
+    )
+
+
+def decode_affinity(key: str, wire: Wire) -> Affinity:
+    """Read an affinity; an empty state is confirmed (very old data)."""
+    parsed = keys.parse_affinity_key(key)
+    if parsed is None:
+        raise _wrong_key(key, "block affinity")
+    fields = Fields(wire, key)
+    return Affinity(
+        wire=wire,
+        node=parsed[0],
+        block=parsed[1],
+        state=fields.one_of("state", AffinityState, AffinityState.CONFIRMED),
+        deleted=fields.boolean("deleted"),
+    )
+
+
+def decode_handle(key: str, wire: Wire) -> Handle:
+    """Read a handle."""
+    fields = Fields(wire, key)
+    counts = fields.within("block")
+    blocks = {counts.parse(text, text, parse_network): counts.integer(text) for text in counts.wire}
+    return Handle(
+        wire=wire,
+        id=_named(key, keys.parse_handle_key(key), "handle"),
+        blocks=blocks,
+        deleted=fields.boolean("deleted"),
+    )
+
+
+def decode_ipam_config(key: str, wire: Wire) -> IPAMConfig:
+    """Read the IPAM configuration: what is missing in an existing object is False or 0."""
+    fields = Fields(wire, key)
+    return IPAMConfig(
+        wire=wire,
+        strict_affinity=fields.boolean("strict_affinity"),
+        auto_allocate_blocks=fields.boolean("auto_allocate_blocks"),
+        max_blocks_per_host=fields.integer("maxBlocksPerHost"),
+        cooldown_s=fields.integer("ipCooldownSeconds"),
+    )
+
+
+def _encode_pool(pool: IPPool) -> Wire:
+    wire = _resource(pool, "IPPool", pool.metadata)
+    spec = child(wire, "spec")
+    spec["cidr"] = str(pool.cidr)
+    spec["vxlanMode"] = pool.vxlan_mode.value
+    spec["ipipMode"] = pool.ipip_mode.value
+    lay(spec, "natOutgoing", pool.nat_outgoing, absent=False)
+    lay(spec, "disabled", pool.disabled, absent=False)
+    lay(spec, "disableBGPExport", pool.disable_bgp_export, absent=False)
+    spec["blockSize"] = pool.block_size
+    spec["nodeSelector"] = pool.node_selector
+    lay(spec, "namespaceSelector", pool.namespace_selector)
+    spec["allowedUses"] = [use.value for use in pool.allowed_uses]
+    spec["assignmentMode"] = "Automatic" if pool.automatic else "Manual"
+    return wire
+
+
+def _encode_node(node: Node) -> Wire:
+    wire = _resource(node, "Node", node.metadata)
+    spec = child(wire, "spec")
+    bgp = dict(spec.get("bgp") or {})
+    lay(bgp, "ipv4Address", _text(node.address))
+    lay(bgp, "ipv6Address", _text(node.address6))
+    lay(bgp, "ipv4IPIPTunnelAddr", _text(node.ipip_tunnel))
+    if _as_number(Fields(bgp, "")) != node.as_number:  # keep the notation it was written in
+        lay(bgp, "asNumber", node.as_number)
+    lay(bgp, "routeReflectorClusterID", node.route_reflector_cluster_id)
+    if bgp or "bgp" in spec:
+        spec["bgp"] = bgp
+    lay(spec, "ipv4VXLANTunnelAddr", _text(node.vxlan_tunnel))
+    lay(spec, "vxlanTunnelMACAddr", node.vxlan_mac)
+    return wire
+
+
+def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
+    wire = _resource(endpoint, "WorkloadEndpoint", endpoint.metadata)
+    spec = child(wire, "spec")
+    for name, text in (
+        ("orchestrator", endpoint.orchestrator),
+        ("node", endpoint.node),
+        ("containerID", endpoint.container_id),
+        ("pod", endpoint.pod),
+        ("endpoint", endpoint.endpoint),
+    ):
+        lay(spec, name, text, absent="")
+    spec["ipNetworks"] = [str(address) for address in endpoint.addresses]
+    lay(spec, "profiles", list(endpoint.profiles), absent=[])
+    lay(spec, "interfaceName", endpoint.interface, absent="")
+    lay(spec, "mac", endpoint.mac, absent="")
+    return wire
+
+
+def _encode_cluster(cluster: ClusterInformation) -> Wire:
+    wire = _resource(cluster, "ClusterInformation", cluster.metadata)
+    annotations = child(child(wire, "metadata"), "annotations")
+    lay(annotations, ROUTING_ANNOTATION, cluster.routing.value, absent=Routing.AGENT.value)
+    if not annotations:
+        del wire["metadata"]["annotations"]
+    spec = child(wire, "spec")
+    lay(spec, "clusterGUID", cluster.guid, absent="")
+    lay(spec, "clusterType", cluster.cluster_type, absent="")
+    lay(spec, "calicoVersion", cluster.version)
+    spec["datastoreReady"] = cluster.ready
+    return wire
+
+
+def _encode_ipam_config(config: IPAMConfig) -> Wire:
+    wire: dict[str, JSON] = thaw(config.wire)
+    lay(wire, "strict_affinity", config.strict_affinity, absent=False)
+    lay(wire, "auto_allocate_blocks", config.auto_allocate_blocks, absent=False)
+    lay(wire, "maxBlocksPerHost", config.max_blocks_per_host, absent=0)
+    lay(wire, "ipCooldownSeconds", config.cooldown_s, absent=0)
+    return wire
+
+
+def _record(value: Stored, **fields: JSON) -> Wire:
+    wire: dict[str, JSON] = thaw(value.wire)
+    wire.update(fields)
+    return wire
+
+
+def _resource(value: Stored, kind: str, metadata: Metadata) -> dict[str, JSON]:
+    wire: dict[str, JSON] = thaw(value.wire)
+    wire["kind"] = kind
+    wire["apiVersion"] = API_VERSION
+    written = child(wire, "metadata")
+    written["name"] = metadata.name
+    lay(written, "namespace", metadata.namespace)
+    lay(written, "uid", metadata.uid)
+    lay(written, "creationTimestamp", metadata.created)
+    lay(written, "labels", dict(metadata.labels) or None)
+    lay(written, "annotations", dict(metadata.annotations) or None)
+    # The revision is the datastore's own and never part of the object.
+    written.pop("resourceVersion", None)
+    return wire
+
+
+def _metadata(key: str, wire: Wire, name: str, namespace: str | None = None) -> Metadata:
+    fields = Fields(wire, key).within("metadata")
+    return Metadata(
+        name=name,
+        namespace=namespace,
+        labels=fields.text_map("labels"),
+        annotations=fields.text_map("annotations"),
+        uid=fields.maybe_text("uid"),
+        created=fields.maybe_text("creationTimestamp"),
+    )
+
+
+def _named(key: str, name: str | None, kind: str) -> str:
+    if name is None:
+        raise _wrong_key(key, kind)
+    return name
+
+
+def _wrong_key(key: str, kind: str) -> BadInput:
+    return BadInput(f"{key}: no {kind} is stored under such a key")
+
+
+def _use(spec: Fields, position: int, word: str) -> Use:
+    try:
+        return Use(word)
+    except ValueError:
+        raise spec.bad(
+            f"allowedUses[{position}]", f"{word!r} is none of {', '.join(Use)}"
+        ) from None
+
+
+def _as_number(bgp: Fields) -> int | None:
+    """An AS number: an integer, the same in a string, or dotted (`1.10`, RFC 5396)."""
+    value = bgp.wire.get("asNumber")
+    match value:
+        case None:
+            return None
+        case int() if not isinstance(value, bool):
+            return value
+        case str() if value.isdecimal():
+            return int(value)
+        case str() if all(part.isdecimal() for part in value.split(".")) and value.count(".") == 1:
+            high, low = value.split(".")
+            return (int(high) << 16) + int(low)
+        case _:
+            raise bgp.bad("asNumber", f"must be an AS number, not {json_type(value)} {value!r}")
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+_DECODERS: tuple[tuple[str, Decoder], ...] = (
+    (keys.POOLS, decode_pool),
+    (keys.NODES, decode_node),
+    (keys.ENDPOINTS, decode_endpoint),
+    (keys.RESERVATIONS, decode_reservation),
+    (keys.CLUSTER, decode_cluster),
+    (keys.BLOCKS, decode_block),
+    (keys.AFFINITIES, decode_affinity),
+    (keys.HANDLES, decode_handle),
+    (keys.IPAM_CONFIG_KEY, decode_ipam_config),
+)
