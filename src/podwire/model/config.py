@@ -1,0 +1,38 @@
+"""The agent's own settings: where its datastore, socket and spool are, and which address is its."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from podwire.model.addressing import IPInterface
+
+DEFAULT_CONFIG = "/etc/podwire/podwire.yaml"
+DEFAULT_DATASTORE = "/var/lib/podwire/datastore.db"
+DEFAULT_SOCKET = "/run/podwire/agent.sock"
+DEFAULT_SPOOL = "/var/lib/podwire/cni-spool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatastoreConfig:
+    """Which datastore, and where it is."""
+
+    type: str = "sqlite"
+    path: str = DEFAULT_DATASTORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """What one node's agent is started with."""
+
+    node: str
+    datastore: DatastoreConfig = field(default_factory=DatastoreConfig)
+    agent_socket: str = DEFAULT_SOCKET
+    spool_dir: str = DEFAULT_SPOOL
+    address: IPInterface | None = None
+    """The node's address with the prefix length of its subnet, as other nodes reach it."""
+    interface: str | None = None
+    """Take the address from this device. Neither: from the default route's."""
+    resync_period_s: float = 10.0
+    """How often what sends no event (sysctls) is looked at again."""
