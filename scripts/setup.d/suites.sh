@@ -1,0 +1,48 @@
+# Running several test suites and summing them up. Read by scripts/test.
+# shellcheck disable=SC2154 # marks: set there
+
+results=
+failed=
+NOTHING_CHOSEN=5 # pytest's exit code when -k leaves no test
+
+# suite TITLE COMMAND… : run it, remember how it ended and how long it took.
+suite() {
+    title=$1
+    shift
+    printf '\n=== %s\n' "$title"
+    began=$(date +%s)
+    code=0
+    "$@" || code=$?
+    took=$(($(date +%s) - began))
+    case $code in
+    0) verdict=passed ;;
+    "$NOTHING_CHOSEN") verdict='nothing chosen' ;;
+    *) verdict="FAILED ($code)" failed=yes ;;
+    esac
+    results="$results$(printf '  %-28s %-14s %4s s' "$title" "$verdict" "$took")
+"
+}
+
+# tests ARGUMENT… : pytest with the marks this run wants.
+tests() { .venv/bin/python -m pytest -m "$marks" "$@"; }
+
+nobody='setpriv --reuid=65534 --regid=65534 --clear-groups'
+
+# A normal user can be tried when we are root and that user may read this folder.
+can_be_nobody() { [ "$(id -u)" = 0 ] && $nobody test -r .venv/bin/podwire 2>/dev/null; }
+
+# tests_as_nobody ARGUMENT… : the same as a normal user, who writes nothing into the checkout.
+tests_as_nobody() {
+    home=$(mktemp -d)
+    chown 65534:65534 "$home"
+    HOME=$home TMPDIR=$home HYPOTHESIS_STORAGE_DIRECTORY=$home PYTHONDONTWRITEBYTECODE=1 \
+        $nobody .venv/bin/python -m pytest -p no:cacheprovider -m "$marks" "$@" || code=$?
+    rm -rf "$home"
+    return "${code:-0}"
+}
+
+summary() {
+    printf '\n=== summary\n%s' "$results"
+    [ -z "$failed" ] || { echo 'test: failed'; exit 1; }
+    echo 'test: everything passed'
+}

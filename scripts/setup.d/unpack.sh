@@ -1,0 +1,25 @@
+# Debian packages that are unpacked into the checkout instead of being installed: those whose
+# installation would start a service, and big ones. Read by scripts/setup.
+
+# download FOLDER PACKAGE : reading the lists needs no root; fetching them does.
+download() {
+    (cd "$1" && apt-get -q -o APT::Sandbox::User=root download "$2") >>.cache/setup.log 2>&1
+}
+
+# unpack PACKAGE FILE : have the package's files below .cache/debs/PACKAGE without installing it.
+unpack() {
+    place=.cache/debs/$1
+    [ -e "$place/$2" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || { say "no apt-get: going on without $1"; return 0; }
+    say "unpacking $1 into $place (not installed)"
+    rm -rf "$place" "$place.part"
+    mkdir -p "$place.part"
+    download "$place.part" "$1" || { (update_lists) && download "$place.part" "$1"; } || {
+        rm -rf "$place.part"
+        say "$1 cannot be had here: going on, what needs it is skipped and says so"
+        return 0
+    }
+    for archive in "$place.part"/*.deb; do dpkg -x "$archive" "$place.part"; done
+    rm -f "$place.part"/*.deb
+    mv "$place.part" "$place"
+}
