@@ -1,0 +1,70 @@
+"""`podwire datastore`: what lies in the datastore, key by key."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from podwire.cli.context import datastore_option, open_datastore
+from podwire.cli.tables import columns, output
+from podwire.errors import NotFound
+
+if TYPE_CHECKING:
+    from podwire.boundary import Entry
+    from podwire.model.resource import JSON
+
+format_option = click.option(
+    "-o", "--output", "format", type=click.Choice(["json", "yaml"]), help="The values too."
+)
+
+
+@click.group()
+def datastore() -> None:
+    """Look into the datastore."""
+
+
+@datastore.command("list")
+@click.argument("prefix", default="/")
+@format_option
+@datastore_option
+@click.pass_context
+def list_(ctx: click.Context, prefix: str, format: str | None) -> None:
+    """List the keys that begin with PREFIX (all without one)."""
+    entries = open_datastore(ctx).list(prefix).entries
+    if format is not None:
+        click.echo(output([_shown(entry) for entry in entries], format), nl=False)
+        return
+    rows = [(entry.key, entry.revision, len(json.dumps(entry.value))) for entry in entries]
+    if rows:
+        click.echo(columns(("KEY", "REVISION", "BYTES"), rows), nl=False)
+    else:
+        click.echo(f"no key begins with {prefix}", err=True)
+
+
+@datastore.command("get")
+@click.argument("key")
+@format_option
+@datastore_option
+@click.pass_context
+def get(ctx: click.Context, key: str, format: str | None) -> None:
+    """Show the value under KEY (with -o also its key and revision)."""
+    entry = open_datastore(ctx).get(key)
+    if entry is None:
+        raise NotFound(
+            f"datastore: there is nothing under {key}",
+            fix=f"see what is there: podwire datastore list {key.rpartition('/')[0]}/",
+        )
+    shown = entry.value if format is None else _shown(entry)
+    click.echo(output(shown, format or "json"), nl=False)
+
+
+def _shown(entry: Entry) -> JSON:
+    revision = entry.revision
+    return {
+        "key": entry.key,
+        "value": entry.value,
+        # A number where the datastore counts (sqlite, etcd); opaque text stays text.
+        "modRevision": int(revision) if revision.isdecimal() else revision,
+    }
