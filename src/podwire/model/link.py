@@ -5,7 +5,7 @@ Source: include/uapi/linux/if_link.h, if_addr.h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,5 +71,6 @@ class Address:
     """The address with its prefix length."""
     scope: int = 0
     """RT_SCOPE_*: 0 global, 253 link, 254 host."""
-    tentative: bool = False
-    """IPv6 duplicate address detection is not over or has failed."""
+    tentative: bool = field(default=False, compare=False)
+    """IPv6 duplicate address detection is not over or has failed (a state, no part of what was
+    asked for)."""

@@ -5,7 +5,7 @@ Source: include/uapi/linux/rtnetlink.h, net/ipv4/fib_trie.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -67,8 +67,9 @@ class NextHop:
     """The gateway is taken as reachable on that device though no address there covers it."""
     weight: int = 1
     """1 … 256, the hash share among several next hops."""
-    dead: bool = False
-    """RTNH_F_DEAD or RTNH_F_LINKDOWN: not used for forwarding."""
+    dead: bool = field(default=False, compare=False)
+    """RTNH_F_DEAD: not used for forwarding (its device is down, or without carrier where
+    ignore_routes_with_linkdown is set). The kernel's remark, no part of what was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,31 @@ class Route:
     """RTA_NH_ID: the hops live in a nexthop object."""
     not_modelled: frozenset[str] = frozenset()
     """Names of attributes seen that we do not model (encap …)."""
+
+
+IPV6_DEFAULT_METRIC = 1024
+"""IP6_RT_PRIO_USER: what the kernel writes for an IPv6 route without a metric."""
+_WITHOUT_HOPS = frozenset(
+    {RouteKind.BLACKHOLE, RouteKind.UNREACHABLE, RouteKind.PROHIBIT, RouteKind.THROW}
+)
+
+
+def normal(route: Route) -> Route:
+    """The form in which the kernel lists the route once it is written.
+
+    Desired routes are compared in this form: an IPv6 route has a metric of at least 1 and scope 0,
+    one that discards packets has no next hop, a single next hop has weight 1.
+    """
+    key, scope, hops = route.key, route.scope, route.hops
+    if key.destination.version == 6:
+        scope = SCOPE_GLOBAL
+        if key.metric == 0:
+            key = replace(key, metric=IPV6_DEFAULT_METRIC)
+    if route.kind in _WITHOUT_HOPS:
+        hops = ()
+    elif len(hops) == 1 and hops[0].weight != 1:
+        hops = (replace(hops[0], weight=1),)
+    return replace(route, key=key, scope=scope, hops=hops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,4 +136,6 @@ class Rule:
     suppress_prefix_length: int | None = None
     target: int | None = None
     """Priority a `goto` continues at."""
+    protocol: int = PROTOCOL_PODWIRE
+    """Who added it, as for a route."""
     not_modelled: frozenset[str] = frozenset()
