@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from podwire.boundary import Dice
     from podwire.errors import PodwireError
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
 
 Key = TypeVar("Key", bound=Hashable)
+Draw: TypeAlias = Callable[[float, float], float]
+"""The dice: a number between the two, which are passed in by whoever has chance."""
 
 
-def delay_s(attempt: int, dice: Dice) -> float:
+def delay_s(attempt: int, draw: Draw) -> float:
     """Seconds to wait after the `attempt`-th failure in a row (1, 2, …).
 
     Doubles from 0.1 s to 10 s, and is drawn from its upper half so that many nodes that failed
     together do not come back together.
     """
     ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempt - 1, 16))
-    return dice.uniform(ceiling / 2, ceiling)
+    return draw(ceiling / 2, ceiling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,8 @@ class Failure:
 class Failures(Generic[Key]):
     """The objects that failed; one failing object harms only itself."""
 
-    def __init__(self, dice: Dice) -> None:
-        self._dice = dice
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
         self._failures: dict[Key, Failure] = {}
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Failures(Generic[Key]):
         before = self._failures.get(key)
         attempts = 1 if before is None else before.attempts + 1
         self._failures[key] = Failure(
-            error=error, attempts=attempts, not_before=now + delay_s(attempts, self._dice)
+            error=error, attempts=attempts, not_before=now + delay_s(attempts, self._draw)
         )
         return before is None or str(before.error) != str(error)
 

@@ -1,0 +1,97 @@
+"""Blocks: a blackhole for each of ours, a route to each of the others'."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from podwire.desired.encapsulation import Way, way
+from podwire.desired.entries import RouteClass, Want
+from podwire.model.addressing import contains
+from podwire.model.block import AffinityState
+from podwire.model.route import NextHop, Route, RouteKey, RouteKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from podwire.desired.here import Here
+    from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.block import Affinity
+    from podwire.model.node import Node
+    from podwire.model.pool import IPPool
+
+
+def is_routed(affinity: Affinity) -> bool:
+    """Only a confirmed block is routed: until then another node may still win it."""
+    return affinity.state is AffinityState.CONFIRMED and not affinity.deleted
+
+
+def pool_of(network: IPNetwork | IPAddress, pools: Iterable[IPPool]) -> IPPool | None:
+    """The pool in which the network lies; pools never overlap. Disabled ones count as well.
+
+    Disabling a pool stops new allocations; the pods that are there go on talking.
+    """
+    return next((pool for pool in pools if contains(pool.cidr, network)), None)
+
+
+def of_affinity(
+    affinity: Affinity, here: Here, nodes: Mapping[str, Node], pools: Iterable[IPPool]
+) -> tuple[Want, ...]:
+    """What one node's claim on a block asks of this node."""
+    if not is_routed(affinity) or affinity.block.version != 4:
+        return ()
+    if affinity.node == here.node.name:
+        return own(affinity.block)
+    there = nodes.get(affinity.node)
+    # Without its Node object a node is gone, and what leads to it would only lose packets.
+    return () if there is None else towards(affinity.block, here, there, pools)
+
+
+def own(block: IPNetwork) -> tuple[Want, ...]:
+    """The blackhole that ends packets to free addresses of our own block here.
+
+    Without it they would take the default route, come back by the router, and circle until their
+    TTL ends. A block of one address needs none: its /32 is there or nobody asks.
+    """
+    if block.prefixlen == block.max_prefixlen:
+        return ()
+    return (
+        Want(
+            Route(key=RouteKey(destination=block), kind=RouteKind.BLACKHOLE),
+            RouteClass.BLACKHOLE,
+        ),
+    )
+
+
+def towards(
+    destination: IPNetwork, here: Here, there: Node, pools: Iterable[IPPool]
+) -> tuple[Want, ...]:
+    """The route to addresses that live on another node; none while a part of it is missing."""
+    pool = pool_of(destination, pools)
+    if pool is None or there.address is None:
+        return ()
+    match way(pool, here.node, there):
+        case Way.FABRIC:
+            return ()
+        case Way.PLAIN:
+            # Reachable by the subnet's own route, which the kernel checks on writing.
+            hop = NextHop(device=here.underlay.device, gateway=there.address.ip)
+            return (_via(destination, hop, RouteClass.PLAIN),)
+        case Way.DIRECT:
+            hop = NextHop(device=here.underlay.device, gateway=there.address.ip, onlink=True)
+            return (_via(destination, hop, RouteClass.DIRECT),)
+        case Way.IPIP:
+            if here.ipip is None:
+                return ()
+            hop = NextHop(device=here.ipip, gateway=there.address.ip, onlink=True)
+            return (_via(destination, hop, RouteClass.IPIP),)
+        case Way.VXLAN:
+            if here.vxlan is None or there.vxlan_tunnel is None:
+                return ()
+            hop = NextHop(device=here.vxlan, gateway=there.vxlan_tunnel, onlink=True)
+            return (_via(destination, hop, RouteClass.VXLAN),)
+        case unknown:
+            assert_never(unknown)
+
+
+def _via(destination: IPNetwork, hop: NextHop, route_class: RouteClass) -> Want:
+    return Want(Route(key=RouteKey(destination=destination), hops=(hop,)), route_class)

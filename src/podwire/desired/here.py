@@ -1,0 +1,53 @@
+"""Here: this node as its own routes see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podwire.model.link import IPIP_DEVICE, VXLAN_DEVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from podwire.model.addressing import IPAddress
+    from podwire.model.link import Address, Link
+    from podwire.model.node import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Underlay:
+    """The device that carries the node's own address: the way to other nodes."""
+
+    device: int
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """What every route of this node depends on; when it changes, all are computed again."""
+
+    node: Node
+    underlay: Underlay
+    ipip: int | None = None
+    """Index of tunl0, when it is there."""
+    vxlan: int | None = None
+    """Index of vxlan.calico, when it is there."""
+    default_route: bool = True
+    """Whether some route leads everywhere: proxy ARP answers for 169.254.1.1 only then."""
+
+
+def find_underlay(
+    address: IPAddress, addresses: Iterable[Address], links: Mapping[str, Link]
+) -> Underlay | None:
+    """The device that carries the node's address; None while no device does."""
+    by_index = {link.index: link for link in links.values()}
+    for candidate in addresses:
+        link = by_index.get(candidate.device)
+        if candidate.interface.ip == address and link is not None and link.name not in TUNNELS:
+            return Underlay(device=link.index, name=link.name, mtu=link.mtu)
+    return None
+
+
+TUNNELS = frozenset({IPIP_DEVICE, VXLAN_DEVICE})

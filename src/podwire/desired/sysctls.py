@@ -1,0 +1,49 @@
+"""Kernel switches the pod network relies on; names in the slash form of /proc/sys.
+
+Source: Documentation/networking/ip-sysctl.rst.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OF_NODE: Mapping[str, str] = MappingProxyType({"net/ipv4/ip_forward": "1"})
+"""Without forwarding no packet crosses a node, and nobody answers proxy ARP."""
+
+_OF_WORKLOAD4 = {
+    "conf/{}/route_localnet": "1",
+    "conf/{}/proxy_arp": "1",
+    "conf/{}/forwarding": "1",
+    # A pod may not send with another's address. The stricter of this and conf/all counts.
+    "conf/{}/rp_filter": "1",
+    # The kernel delays proxied answers by up to 0.8 s unless told not to.
+    "neigh/{}/proxy_delay": "0",
+}
+_OF_WORKLOAD6 = {
+    "conf/{}/disable_ipv6": "0",
+    # Every host side carries the same MAC, so all have one link-local address: never a duplicate.
+    "conf/{}/accept_dad": "0",
+    "conf/{}/accept_ra": "0",
+    "conf/{}/proxy_ndp": "1",
+    "conf/{}/forwarding": "1",
+}
+
+
+def of_workload(interface: str) -> Mapping[str, str]:
+    """Switches of a host-side pod interface; a kernel without IPv6 lacks the second half."""
+    return {
+        f"net/ipv4/{name.format(interface)}": value for name, value in _OF_WORKLOAD4.items()
+    } | {f"net/ipv6/{name.format(interface)}": value for name, value in _OF_WORKLOAD6.items()}
+
+
+def of_tunnel(device: str) -> Mapping[str, str]:
+    """Switches of a tunnel device.
+
+    Loose reverse-path check: another node answers a pod from its own underlay address, and that
+    answer comes out of the tunnel though the route to its sender does not lead there.
+    """
+    return {f"net/ipv4/conf/{device}/rp_filter": "2"}
