@@ -1,0 +1,178 @@
+"""Publish: tell the other nodes which blocks this node can reach, and wait until they reach ours.
+
+An ADD into a block that other nodes have not heard of yet would lose the pod's first packets. So
+each agent writes down, under one key of its own, the remote prefixes it has routes for, and an ADD
+into a fresh block waits a moment for those lines.
+"""
+
+from __future__ import annotations
+
+import threading
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from podwire.errors import Compacted, DatastoreUnavailable, Stale
+from podwire.model import keys
+from podwire.model.addressing import host_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from podwire.boundary import Change, Clock, Entry, Store
+    from podwire.model.addressing import IPAddress, IPNetwork
+
+KEPT = 1000
+"""Prefixes in one publication: the latest. A wait only ever asks for a block claimed just now, and
+a line of bounded length keeps the cost of a new block from growing with the cluster."""
+
+
+class Publication:
+    """What this node says of itself; owned by the loop's thread."""
+
+    def __init__(self) -> None:
+        self._applied: dict[IPNetwork, None] = {}
+        self.is_news = True
+        """Whether it differs from what was last handed out. True at start: an older run's line
+        may stand in the datastore."""
+
+    def add(self, prefixes: Iterable[IPNetwork]) -> None:
+        """These are now reachable from here."""
+        for prefix in prefixes:
+            if prefix not in self._applied:
+                self._applied[prefix] = None
+                self.is_news = True
+
+    def drop(self, prefix: IPNetwork) -> None:
+        """This one is no longer known here."""
+        if prefix in self._applied:
+            del self._applied[prefix]
+            self.is_news = True
+
+    def take(self) -> tuple[str, ...]:
+        """The prefixes to publish, oldest first."""
+        self.is_news = False
+        return tuple(str(prefix) for prefix in self._applied)[-KEPT:]
+
+
+class Publisher:
+    """Writes this node's publication, and waits for the others'. Thread-safe."""
+
+    def __init__(self, store: Store, node: str, clock: Clock) -> None:
+        self._store = store
+        self._node = node
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reached: set[IPNetwork] = set()
+        self._silent: dict[str, str | None] = {}
+        self._others: Callable[[], Iterable[str]] = tuple
+        self.waits = 0
+        """How often somebody had to wait."""
+        self.timeouts = 0
+        """How often a wait ended without every answer."""
+        self.writes = 0
+        """Publications written to the datastore."""
+
+    def watch_over(self, others: Callable[[], Iterable[str]]) -> None:
+        """From now on `others` names the nodes whose answers count: all that have a Node object."""
+        self._others = others
+
+    # --- this node's line -----------------------------------------------------------------------
+
+    def publish(self, prefixes: tuple[str, ...]) -> bool:
+        """Write this node's line if it differs; whether it was written.
+
+        Raises:
+            DatastoreUnavailable: the store is away; say it again later.
+        """
+        key = keys.applied_key(self._node)
+        value = {"blocks": list(prefixes)}
+        while True:
+            entry = self._store.get(key)
+            if entry is not None and entry.value.get("blocks") == value["blocks"]:
+                return False
+            try:
+                if entry is None:
+                    self._store.create(key, value)
+                else:
+                    self._store.update(key, value, entry.revision)
+            except Stale:
+                continue  # an older run of this agent was still writing
+            self.writes += 1
+            return True
+
+    # --- the others' lines ----------------------------------------------------------------------
+
+    def forget(self, block: IPNetwork) -> None:
+        """The block is no longer ours; a later claim is news to the others again."""
+        with self._lock:
+            self._reached.discard(block)
+
+    def trust(self, blocks: Iterable[IPNetwork]) -> None:
+        """These blocks were ours before this agent started: the others know them."""
+        with self._lock:
+            self._reached.update(blocks)
+
+    def wait_applied(self, block: IPNetwork | IPAddress, timeout_s: float = 1.0) -> bool:
+        """Wait until every live node has published the block (or the borrowed address).
+
+        A node that does not answer within one wait is not waited for again until its publication
+        changes. Returns whether all have answered; never raises: an ADD is not refused for this.
+        """
+        prefix = host_network(block) if isinstance(block, IPv4Address | IPv6Address) else block
+        with self._lock:
+            if prefix in self._reached:
+                return True
+        try:
+            missing = self._wait(prefix, self._clock.monotonic() + timeout_s)
+        except (DatastoreUnavailable, Compacted):
+            missing = None
+        with self._lock:
+            self._reached.add(prefix)
+            self.timeouts += 1 if missing is None or missing else 0
+            self._silent.update(missing or {})
+        return missing is not None and not missing
+
+    def _wait(self, prefix: IPNetwork, deadline: float) -> dict[str, str | None]:
+        """The nodes that have not answered by the deadline, with the revision of their line."""
+        listing = self._store.list(keys.APPLIED)
+        lines: dict[str, Entry] = {}
+        for entry in listing.entries:
+            self._note(lines, entry.key, entry)
+        missing = self._missing(prefix, lines)
+        if not missing:
+            return {}
+        with self._lock:
+            self.waits += 1
+        watch = self._store.watch(keys.APPLIED, listing.revision)
+        try:
+            while missing and (rest := deadline - self._clock.monotonic()) > 0:
+                changes: Iterable[Change] = watch.wait(rest)
+                for change in changes:
+                    self._note(lines, change.key, change.entry)
+                missing = self._missing(prefix, lines)
+        finally:
+            watch.close()
+        return missing
+
+    def _missing(self, prefix: IPNetwork, lines: dict[str, Entry]) -> dict[str, str | None]:
+        text = str(prefix)
+        missing: dict[str, str | None] = {}
+        for node in self._others():
+            line = lines.get(node)
+            revision = None if line is None else line.revision
+            if line is not None and text in line.value.get("blocks", ()):
+                continue
+            if node in self._silent and self._silent[node] == revision:
+                continue
+            missing[node] = revision
+        return missing
+
+    @staticmethod
+    def _note(lines: dict[str, Entry], key: str, entry: Entry | None) -> None:
+        node = keys.parse_applied_key(key)
+        if node is None:
+            return
+        if entry is None:
+            lines.pop(node, None)
+        else:
+            lines[node] = entry
