@@ -1,0 +1,340 @@
+"""IPAM of one node: the compare-and-swap loop around pure decisions.
+
+Every public method may be called from any thread. With `turn` (a lock) the calls of one process
+take turns instead of racing for the node's block, which is what an agent wants; several processes
+are always safe.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+from podwire.errors import DatastoreUnavailable, NoPool, Rejected, Stale
+from podwire.ipam.affinity import usable
+from podwire.ipam.allocation import Claimant, end_rest, ordinals_of, release
+from podwire.ipam.assignment import Desk, Try, claimable, own_blocks
+from podwire.ipam.claims import Claims
+from podwire.ipam.ledger import AlsoRefused, Edit, Ledger
+from podwire.ipam.memory import Memory
+from podwire.ipam.pools import Asker, select_pools
+from podwire.ipam.records import Records
+from podwire.ipam.request import Assigned, AssignRequest, Release, Released
+from podwire.ipam.usage import Usage, read_usage
+from podwire.model.addressing import (
+    IPAddress,
+    IPNetwork,
+    address_at,
+    block_holding,
+    contains,
+    ordinal_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from podwire.boundary import Clock, Dice, Store, Write
+    from podwire.ipam.memory import View
+    from podwire.ipam.records import Record
+    from podwire.model.block import Block
+
+__all__ = ["IPAM", "AssignRequest", "Assigned", "Release", "Released"]
+
+T = TypeVar("T")
+
+TRIES = 100
+"""Tries of one request before it gives up; each lost one means that somebody else went ahead."""
+FIRST_PAUSE_S = 0.001
+LONGEST_PAUSE_S = 0.05
+AHEAD = 0.75
+"""How full the last block is when the next one is claimed."""
+
+
+class IPAM:
+    """Addresses for one node.
+
+    Args:
+        store: where pools, blocks, affinities and handles lie.
+        node: the node addresses are for.
+        clock: cooldown, sequence numbers and pauses.
+        dice: spreads the pauses of those who raced.
+        node_labels: what node selectors see; None reads them from the Node object.
+        turn: entered around every request, a `threading.Lock`; must not be reentered by `also` or
+            `avoid` of a request.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        clock: Clock,
+        dice: Dice,
+        *,
+        node_labels: Mapping[str, str] | None = None,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
+        records = Records(store)
+        claims = Claims(records, node, clock)
+        self._dice = dice
+        self._turn = nullcontext() if turn is None else turn
+        self._desk = Desk(
+            records=records,
+            claims=claims,
+            ledger=Ledger(records),
+            memory=Memory(records, claims, clock, node_labels),
+            clock=clock,
+        )
+
+    def assign(self, request: AssignRequest) -> Assigned:
+        """Allocate one address.
+
+        Raises:
+            NoPool: no enabled pool serves the node and use, or the address asked for.
+            PoolExhausted: the pools are full; says how full, who holds the blocks, what to do.
+            AddressTaken: the address asked for is in use, rests, or is another node's.
+            Stale: one of the request's `also` was refused; nothing was allocated.
+            DatastoreUnavailable: away, or too many writers at once.
+        """
+        handle = None
+        again = False
+        with self._turn:
+            for number in range(TRIES):
+                view = self._desk.memory.look(again=again)
+                if number or request.reuse:
+                    handle = self._desk.records.handle(request.handle)
+                attempt = Try(desk=self._desk, request=request, view=view, handle=handle)
+                try:
+                    found = attempt.run()
+                except Rejected:
+                    if view.fresh:
+                        raise
+                    found = None
+                except AlsoRefused as refused:
+                    raise refused.cause from None
+                except Stale:
+                    self._pause(number)
+                    again = False
+                    continue
+                if found is not None:
+                    return found
+                again = True
+        raise self._contended(f"address for {request.handle}")
+
+    def release_handle(self, handle: str, also: Sequence[Write] = ()) -> tuple[IPAddress, ...]:
+        """Release all addresses of the handle and delete it; an unknown handle is success.
+
+        `also` is written with it: in the same batch, or before where the store has none.
+
+        Raises:
+            Stale: one of `also` was refused; nothing was released.
+        """
+        with self._turn:
+            return self._again(f"handle {handle}", lambda: self._release_handle(handle, also))
+
+    def release_addresses(self, releases: Sequence[Release]) -> Released:
+        """Release single addresses, each only if it still is what the caller thinks."""
+        with self._turn:
+            blocks: dict[IPNetwork, list[Release]] = {}
+            absent = []
+            for wanted in releases:
+                cidr = self._block_of(wanted.address)
+                if cidr is None:
+                    absent.append(wanted.address)
+                else:
+                    blocks.setdefault(cidr, []).append(wanted)
+            parts = [
+                self._again(f"block {cidr}", lambda c=cidr, w=group: self._release_from(c, w))  # type: ignore[misc]
+                for cidr, group in blocks.items()
+            ]
+        return Released(
+            released=tuple(address for part in parts for address in part.released),
+            absent=(*absent, *(address for part in parts for address in part.absent)),
+            foreign=tuple(address for part in parts for address in part.foreign),
+        )
+
+    def claim_ahead(self) -> IPNetwork | None:
+        """Claim the next block when the node's free addresses run low; None when there is no need.
+
+        With no block at all it claims the first. No pool, no free block and a reached limit are no
+        errors here: the request that needs an address tells them.
+        """
+        with self._turn:
+            if self._enough(self._desk.memory.look(again=False)):
+                return None
+            return self._again("the next block", self._claim_ahead)
+
+    def claim(self, block: IPNetwork) -> bool:
+        """Claim this very block; False when another node holds it.
+
+        Raises:
+            NoPool: it is no block of an enabled pool.
+        """
+        with self._turn:
+            pool = self._desk.memory.rules(again=True).pool_of(block)
+            if pool is None or pool.block_size != block.prefixlen:
+                raise NoPool(
+                    f"{block} is not a block of an enabled IPPool",
+                    fix="name a block of an IPPool, of its block size",
+                )
+            record = self._again(f"block {block}", lambda: self._desk.claims.claim(block))
+            self._desk.memory.forget()
+        return record is not None
+
+    def blocks(self) -> tuple[IPNetwork, ...]:
+        """The node's confirmed blocks, as the datastore has them."""
+        node = self._desk.node
+        return tuple(
+            sorted(a.value.block for a in self._desk.records.affinities(node) if usable(a.value))
+        )
+
+    def release_affinity(self, block: IPNetwork, must_be_empty: bool = True) -> None:
+        """Give a block back; one that is not the node's is success.
+
+        Raises:
+            InUse: `must_be_empty`, and addresses are in use or rest.
+        """
+        with self._turn:
+            try:
+                self._again(f"block {block}", lambda: self._give_back(block, must_be_empty))
+            finally:
+                self._desk.memory.forget()
+
+    def release_empty(self, keep: int = 1) -> tuple[IPNetwork, ...]:
+        """Give the node's empty blocks back, all but `keep` of them."""
+        with self._turn:
+            view = self._desk.memory.look(again=True)
+            empty = [c for c, record in sorted(view.own.items()) if self._is_empty(record, view)]
+            spare = tuple(empty[keep:])
+            for cidr in spare:
+                self._again(f"block {cidr}", lambda c=cidr: self._give_back(c, True))  # type: ignore[misc]
+            self._desk.memory.forget()
+        return spare
+
+    def usage(self) -> Usage:
+        """How full all pools and blocks are."""
+        return read_usage(self._desk.records)
+
+    def _release_handle(self, handle_id: str, also: Sequence[Write]) -> tuple[IPAddress, ...]:
+        handle = self._desk.records.handle(handle_id)
+        if handle is None:
+            self._desk.ledger.carry_out(also)
+            return ()
+        addresses: list[IPAddress] = []
+        edits = []
+        for cidr in handle.value.blocks:
+            # Read anew, never remembered: an allocation that memory lacks would be left behind.
+            record = self._desk.records.block(cidr)
+            if record is not None:
+                ordinals = ordinals_of(record.value, handle_id)
+                addresses.extend(address_at(cidr, ordinal) for ordinal in ordinals)
+                edits.append(self._without(record, ordinals))
+        for record in self._desk.ledger.strike(handle, edits, also):
+            self._desk.memory.put(record)
+        return tuple(addresses)
+
+    def _release_from(self, cidr: IPNetwork, releases: Sequence[Release]) -> Released:
+        record = self._desk.records.block(cidr)
+        released: dict[int, str | None] = {}
+        absent, foreign = [], []
+        for wanted in releases:
+            ordinal = ordinal_of(cidr, wanted.address)
+            taken = None if record is None else record.value.allocations.get(ordinal)
+            if taken is None or taken.released_at is not None:
+                absent.append(wanted.address)
+            elif Claimant(handle=wanted.handle, sequence=wanted.sequence).owns(taken):
+                released[ordinal] = taken.handle
+            else:
+                foreign.append(wanted.address)
+        if record is not None and released:
+            handles = []
+            for name in {name for name in released.values() if name is not None}:
+                handle = self._desk.records.handle(name)
+                if handle is not None:
+                    handles.append((handle, sum(name == owner for owner in released.values())))
+            kept = self._desk.ledger.cross_out(self._without(record, tuple(released)), handles)
+            if kept is not None:
+                self._desk.memory.put(kept)
+        return Released(
+            released=tuple(address_at(cidr, ordinal) for ordinal in released),
+            absent=tuple(absent),
+            foreign=tuple(foreign),
+        )
+
+    def _without(self, record: Record[Block], ordinals: Sequence[int]) -> Edit:
+        if not ordinals:
+            return Edit(record, record.value)
+        now, rules = self._desk.clock.now(), self._desk.memory.rules()
+        block = release(record.value, ordinals, now=now, cooldown_s=rules.config.cooldown_s)
+        held = block.node is not None or block.foreign_affinity is not None
+        # A block nobody holds lives only for its addresses.
+        return Edit(record, block if held or block.allocations else None)
+
+    def _block_of(self, address: IPAddress) -> IPNetwork | None:
+        for pool in self._desk.memory.rules().pools:
+            cidr = block_holding(address, pool.block_size)
+            if contains(pool.cidr, address) and self._desk.records.block(cidr) is not None:
+                return cidr
+        # The pool may be gone, or have had another block size.
+        for record in self._desk.records.blocks():
+            if contains(record.value.cidr, address):
+                return record.value.cidr
+        return None
+
+    def _enough(self, view: View) -> bool:
+        try:
+            pools = select_pools(view.rules, Asker(node=self._desk.node))
+        except NoPool:
+            return False
+        own = [view.own[cidr].value for cidr in own_blocks(view, pools)]
+        free = sum(
+            not view.rules.is_reserved(address_at(block.cidr, ordinal))
+            for block in own
+            for ordinal in block.unallocated
+        )
+        return bool(own) and free > (1 - AHEAD) * own[-1].size
+
+    def _claim_ahead(self) -> IPNetwork | None:
+        view = self._desk.memory.look(again=True)
+        if self._enough(view) or not view.rules.config.auto_allocate_blocks:
+            return None
+        try:
+            pools = select_pools(view.rules, Asker(node=self._desk.node))
+        except NoPool:
+            return None
+        for record in claimable(self._desk, view, pools, len(view.own)):
+            self._desk.memory.put(record)
+            return record.value.cidr
+        return None
+
+    def _give_back(self, cidr: IPNetwork, must_be_empty: bool) -> None:
+        cooldown_s = self._desk.memory.rules().config.cooldown_s
+        self._desk.claims.release(cidr, must_be_empty=must_be_empty, cooldown_s=cooldown_s)
+
+    def _is_empty(self, record: Record[Block], view: View) -> bool:
+        cooldown_s = view.rules.config.cooldown_s
+        return not end_rest(
+            record.value, now=self._desk.clock.now(), cooldown_s=cooldown_s
+        ).allocations
+
+    def _again(self, what: str, act: Callable[[], T]) -> T:
+        """Do it again as long as somebody else is quicker."""
+        for number in range(TRIES):
+            try:
+                return act()
+            except AlsoRefused as refused:
+                raise refused.cause from None
+            except Stale:
+                self._desk.memory.forget()
+                self._pause(number)
+        raise self._contended(what)
+
+    def _pause(self, number: int) -> None:
+        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(number, 10))
+        self._desk.clock.sleep(self._dice.uniform(0, longest))
+
+    def _contended(self, what: str) -> DatastoreUnavailable:
+        return DatastoreUnavailable(
+            f"{what}: the datastore refused {TRIES} writes of node {self._desk.node},"
+            " because others wrote the same objects",
+            fix="try again when fewer pods are started or deleted at once",
+        )
