@@ -46,13 +46,12 @@ class Follower:
         self._wake: int | None = None
         self._position = 0
 
-    def subscribe(self, event: threading.Event, prefix: str) -> None:
-        """Set `event` after every commit below `prefix` from now on."""
+    def subscribe(self, event: threading.Event, prefix: str, position: int) -> None:
+        """Set `event` after every commit below `prefix` later than `position`."""
         with self._lock:
             self._subscribers[event] = prefix
             if self._thread is None:
-                # Before the thread runs: nothing between now and its first look may be missed.
-                self._position, _ = self._look(0)
+                self._position = position
                 self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
                 self._thread = threading.Thread(
                     target=self._run, args=(self._wake,), name="datastore-follower", daemon=True
@@ -85,18 +84,19 @@ class Follower:
         if inotify is not None:
             poller.register(inotify, select.POLLIN)
         try:
-            listening = False
+            quiet = True
             while True:
-                # Added again on every quiet second: a lock file made anew has a new inode.
-                if inotify is not None and not listening:
+                if inotify is not None and quiet:
+                    # Again after every quiet second: a lock file made anew has a new inode.
                     _listen(inotify, self._bell)
+                # Looked at before each wait, so the first look is after listening began.
+                self._tell()
                 ready = {descriptor for descriptor, _ in poller.poll(LOOK_EVERY_MS)}
                 if wake in ready:
                     return
-                if inotify in ready and inotify is not None:
+                quiet = not ready
+                if inotify is not None and not quiet:
                     _drain(inotify)
-                listening = bool(ready)
-                self._tell()
         finally:
             if inotify is not None:
                 os.close(inotify)
@@ -128,6 +128,8 @@ def _inotify() -> int | None:
 
 
 def _listen(inotify: int, path: Path) -> None:
+    with suppress(OSError):  # a read-only directory: nobody writes there either
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     _libc().inotify_add_watch(inotify, os.fsencode(path), ctypes.c_uint32(IN_MODIFY))
 
 

@@ -111,7 +111,7 @@ class SQLiteStore:
             raise Compacted(f"datastore {self.path}: {revision!r} is no revision of it")
         watch = SQLiteWatch(self, prefix, position)
         watch.check()
-        self._follower.subscribe(watch.event, prefix)
+        self._follower.subscribe(watch.event, prefix, position)
         return watch
 
     def close(self) -> None:
