@@ -1,0 +1,144 @@
+"""Which labs there are: one small file each, outside of the labs, in the user's runtime directory.
+
+A file whose keeper is gone is stale and cleaned away by whoever sees it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podwire.errors import Forbidden, InUse, NotFound
+from podwire.lab.topology import check_name
+from podwire.lab.world import Keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_SUFFIX = ".json"
+
+
+def registry_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """The directory, made if need be; only its owner can look into it.
+
+    Raises:
+        Forbidden: somebody else holds the path.
+    """
+    user = os.geteuid()
+    # With sudo the variable may still name the directory of the user who called.
+    places = (
+        Path(environment.get("XDG_RUNTIME_DIR") or "/run/user/none"),
+        Path(f"/run/user/{user}"),
+    )
+    for base in places:
+        with suppress(OSError):
+            if base.is_dir() and base.stat().st_uid == user:
+                return _private(base / "podwire", user)
+    return _private(Path(f"/tmp/podwire-{user}"), user)  # noqa: S108  # checked to be ours
+
+
+def _private(path: Path, user: int) -> Path:
+    path.mkdir(mode=0o700, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & 0o022:
+        raise Forbidden(f"{path} belongs to somebody else", fix=f"remove {path}")
+    return path
+
+
+def find_keeper(name: str) -> Keeper | None:
+    """The keeper of a running lab; None when there is none."""
+    check_name(name)
+    path = registry_directory() / f"{name}{_SUFFIX}"
+    keeper = _read(path)
+    if keeper is not None and not keeper.alive:
+        path.unlink(missing_ok=True)
+        return None
+    return keeper
+
+
+def get_keeper(name: str) -> Keeper:
+    """The keeper of a running lab.
+
+    Raises:
+        NotFound: it does not run.
+    """
+    keeper = find_keeper(name)
+    if keeper is None:
+        others = [other for other, _ in list_labs()]
+        option = "" if name == "lab" else f" --name {name}"
+        fix = f"podwire lab up{option}"
+        if others:
+            fix += f", or --name {others[0]}: running are {', '.join(others)}"
+        raise NotFound(f"lab {name!r} does not run", fix=fix)
+    return keeper
+
+
+def list_labs() -> list[tuple[str, Keeper]]:
+    """All running labs of this user, by name."""
+    found = []
+    for path in sorted(registry_directory().glob(f"*{_SUFFIX}")):
+        keeper = _read(path)
+        if keeper is None:
+            continue
+        if keeper.alive:
+            found.append((path.stem, keeper))
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+@contextmanager
+def reserved(name: str) -> Iterator[Callable[[Keeper], None]]:
+    """Hold a name while a lab is being made; the block calls what it gets with the keeper.
+
+    Raises:
+        InUse: a lab of that name runs, or is being made right now.
+    """
+    check_name(name)
+    path = registry_directory() / f"{name}{_SUFFIX}"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InUse(f"lab {name!r} is being made right now", fix="wait for it") from None
+        keeper = _read(path)
+        if keeper is not None and keeper.alive:
+            option = "" if name == "lab" else f" --name {name}"
+            raise InUse(
+                f"lab {name!r} runs already",
+                fix=f"podwire lab down{option}, or choose another --name",
+            )
+        registered = False
+
+        def register(made: Keeper) -> None:
+            nonlocal registered
+            file.seek(0)
+            file.truncate()
+            json.dump({"pid": made.pid, "start": made.start}, file)
+            file.flush()
+            registered = True
+
+        try:
+            yield register
+        finally:
+            if not registered:
+                path.unlink(missing_ok=True)
+
+
+def forget(name: str) -> None:
+    """Remove the entry of a lab that has ended."""
+    (registry_directory() / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Keeper | None:
+    """None: no such file, or one whose lab is not made yet."""
+    try:
+        entry = json.loads(path.read_text())
+        return Keeper(pid=entry["pid"], start=entry["start"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

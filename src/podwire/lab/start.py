@@ -1,0 +1,136 @@
+"""How a lab comes into being: from a topology to running agents, as the keeper does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn
+
+from podwire.drivers.store import open_store
+from podwire.errors import Rejected, Unsupported
+from podwire.lab.build import Builder, kernel_has_ipip
+from podwire.lab.fabric import compute_fabric
+from podwire.lab.gateway import follow_blocks
+from podwire.lab.keeper import Keeper, let_go, listen, redirect
+from podwire.lab.seed import seed
+from podwire.lab.state import (
+    DATASTORE,
+    PROGRAMS,
+    STATE,
+    NodePaths,
+    agent_config_text,
+    cni_config,
+)
+from podwire.model.config import DatastoreConfig
+from podwire.model.pool import Encapsulation
+
+if TYPE_CHECKING:
+    from podwire.lab.keeper import Programs
+    from podwire.lab.topology import Topology
+    from podwire.lab.world import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What `lab up` asks for."""
+
+    topology: Topology
+    automatic: bool
+    """Choose between IPIP and VXLAN by what the kernel has."""
+    explain: bool
+    """Say the commands a person would type."""
+
+
+def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
+    """Build the lab and look after it; runs as the first process of its world.
+
+    Raises:
+        PodwireError: some part cannot be built; names it.
+    """
+    STATE.mkdir(mode=0o755)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    redirect(STATE / "keeper.log")
+    topology = _settled(order, progress)
+    installing = _install_plugin(topology, programs)
+    _build_fabric(topology, progress, explain=order.explain)
+    _write_files(topology)
+    with_store = open_store(DatastoreConfig(path=str(DATASTORE)))
+    seed(with_store, topology)
+    with_store.close()
+    if os.waitstatus_to_exitcode(os.waitpid(installing, 0)[1]) != 0:
+        raise Rejected("the CNI plugin could not be installed", fix="see its message above")
+    keeper = Keeper(topology, programs)
+    door = listen()
+    for node in topology.nodes:
+        if order.explain:
+            config = NodePaths(node.name).config
+            progress.say(
+                f"ip netns exec {node.name} podwire agent --node {node.name} --config {config} &"
+            )
+        keeper.start_agent(node.name)
+    if topology.encapsulation is Encapsulation.NONE:
+        keeper.start_helper("gateway", lambda: follow_blocks(topology))
+    progress.done()
+    keeper.run(door)
+
+
+def _settled(order: Order, progress: Progress) -> Topology:
+    """The topology with its encapsulation decided."""
+    wanted = order.topology.encapsulation
+    if not order.automatic and wanted is not Encapsulation.IPIP:
+        return order.topology
+    has_ipip = kernel_has_ipip()
+    if not order.automatic:
+        if not has_ipip:
+            raise Unsupported(
+                "this kernel has no ipip module", fix="use --encapsulation vxlan, or auto"
+            )
+        return order.topology
+    if has_ipip:
+        progress.say("encapsulation: ipip")
+        return replace(order.topology, encapsulation=Encapsulation.IPIP)
+    progress.say("encapsulation: vxlan (this kernel has no ipip)")
+    return replace(order.topology, encapsulation=Encapsulation.VXLAN)
+
+
+def _build_fabric(topology: Topology, progress: Progress, *, explain: bool) -> None:
+    with Builder() as builder:
+        for step in compute_fabric(topology):
+            if explain:
+                progress.say(f"\n# {step.reason}")
+            for operation in step.operations:
+                if explain:
+                    progress.say(operation.describe())
+                builder.run(operation)
+
+
+def _write_files(topology: Topology) -> None:
+    for node in topology.nodes:
+        paths = NodePaths(node.name)
+        paths.cni_config.parent.mkdir(parents=True)
+        paths.spool.mkdir(mode=0o700)
+        paths.config.write_text(agent_config_text(node.name))
+        paths.cni_config.write_text(json.dumps(cni_config(node.name), indent=2) + "\n")
+    PROGRAMS.mkdir()
+    program = PROGRAMS / "podwire"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m podwire "$@"\n')
+    program.chmod(0o755)
+
+
+def _install_plugin(topology: Topology, programs: Programs) -> int:
+    """Install the plugin in a process of its own: a compiler may have to run meanwhile."""
+    directory = NodePaths(topology.nodes[0].name).cni_programs
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        let_go()
+        directory.mkdir(parents=True)
+        programs.install_plugin(directory)
+        code = 0
+    finally:
+        os._exit(code)
