@@ -77,7 +77,12 @@ def free_blocks(pool: IPPool, node: str, taken: AbstractSet[IPNetwork]) -> Itera
 
 
 def _start(pool: IPPool, node: str) -> int:
-    return fnv1_32(node.encode()) % block_count(pool.cidr, pool.block_size)
+    # FNV-1 ends with an exclusive or, so vms100 and vms101 hash to neighbours, and each would find
+    # its next block taken by the other. One round of mixing (murmur3's last step) parts them.
+    value = fnv1_32(node.encode())
+    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return (value ^ (value >> 16)) % block_count(pool.cidr, pool.block_size)
 
 
 class Step(Enum):
