@@ -35,6 +35,7 @@ CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
@@ -195,9 +196,7 @@ def create_named(name: str) -> None:
         _share_names()
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0)
     except FileExistsError:
-        raise InUse(
-            f"network namespace {name} exists", fix=f"podwire netns delete {name}"
-        ) from None
+        raise InUse(f"network namespace {name} exists", fix="choose another name") from None
     except OSError as error:
         raise _refused(error.errno or errno.EIO, f"create {path}") from None
     os.close(descriptor)
