@@ -325,11 +325,12 @@ class Cluster:
                 self.incremental.on_endpoints([key])
 
     def work(self) -> None:
-        for key, entry in self.incremental.work():
-            if entry is None:
-                del self.told[key]
-            else:
-                self.told[key] = entry
+        for changes in self.incremental.work():
+            for key, entry in changes:
+                if entry is None:
+                    del self.told[key]
+                else:
+                    self.told[key] = entry
 
 
 @settings(deadline=None)

@@ -93,5 +93,15 @@ def towards(
             assert_never(unknown)
 
 
+def is_reachable(destination: IPNetwork, here: Here, there: Node, pools: Iterable[IPPool]) -> bool:
+    """Whether nothing is missing to send there: with FABRIC no route of ours is part of it."""
+    pool = pool_of(destination, pools)
+    if pool is None or there.address is None:
+        return False
+    if way(pool, here.node, there) is Way.FABRIC:
+        return True
+    return bool(towards(destination, here, there, (pool,)))
+
+
 def _via(destination: IPNetwork, hop: NextHop, route_class: RouteClass) -> Want:
     return Want(Route(key=RouteKey(destination=destination), hops=(hop,)), route_class)

@@ -109,6 +109,23 @@ def table_of(entry: Entry) -> Table:
             assert_never(entry)
 
 
+def table_of_key(key: Key) -> Table:
+    """The table an entry with that key stands in."""
+    match key:
+        case RouteKey():
+            return Table.ROUTES
+        case NeighbourKey():
+            return Table.NEIGHBOURS
+        case FDBKey():
+            return Table.FDB
+        case AddressKey():
+            return Table.ADDRESSES
+        case SysctlKey():
+            return Table.SYSCTLS
+        case _:
+            assert_never(key)
+
+
 def key_of(entry: Entry) -> Key:
     """The kernel's identity of the entry."""
     match entry:

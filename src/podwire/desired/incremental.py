@@ -223,24 +223,28 @@ class Incremental:
         for key in keys:
             self._dirty[EndpointSource(key)] = None
 
-    def work(self) -> Iterator[Change]:
-        """Compute one dirty source after the other; yields what differs afterwards.
+    def work(self) -> Iterator[tuple[Change, ...]]:
+        """Compute one dirty source after the other; yields for each what differs afterwards.
 
         May be left at any point and taken up again later: that is how bulk work is cut in pieces.
         """
         while self._dirty:
             source = next(iter(self._dirty))
             del self._dirty[source]
-            yield from self._put(source, of_source(source, self._inputs, self._pools))
+            yield tuple(self._put(source, of_source(source, self._inputs, self._pools)))
 
     def entries(self) -> Iterator[Entry]:
         """Every entry wanted by the sources worked in so far, each key once."""
         for rivals in self._rivals.values():
             yield _winner(rivals)
 
-    def entries_of(self, source: Source) -> tuple[Key, ...]:
-        """Keys one source wants (to tell when a block is applied)."""
+    def keys_of(self, source: Source) -> tuple[Key, ...]:
+        """Keys one source wants: to tell when a block is applied."""
         return tuple(key_of(want.entry) for want in self._by_source.get(source, ()))
+
+    def blocks_of(self, node: str) -> frozenset[IPNetwork]:
+        """Blocks a node has a claim on."""
+        return frozenset(self._blocks_of.get(node, ()))
 
     def _put(self, source: Source, wants: tuple[Want, ...]) -> Iterator[Change]:
         before = self._by_source.get(source, ())

@@ -38,7 +38,7 @@ def compute(inputs: Inputs) -> DesiredState:
     """
     incremental = Incremental(inputs)
     for _ in incremental.work():
-        pass
+        """Each step computes one source; all that counts here is the end."""
     entries: dict[Table, dict[Key, Entry]] = {table: {} for table in Table}
     for entry in incremental.entries():
         entries[table_of(entry)][key_of(entry)] = entry

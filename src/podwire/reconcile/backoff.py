@@ -52,6 +52,10 @@ class Failures(Generic[Key]):
     def __iter__(self) -> Iterator[Key]:
         return iter(tuple(self._failures))
 
+    def find(self, key: Key) -> Failure | None:
+        """The failure of this object, or None."""
+        return self._failures.get(key)
+
     def all(self) -> Mapping[Key, Failure]:
         """By object."""
         return dict(self._failures)

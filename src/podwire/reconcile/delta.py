@@ -76,6 +76,11 @@ class DeltaTracker(Generic[K, V]):
         self._judge(key)
         return True
 
+    def judge_again(self) -> None:
+        """What counts as ours has changed: every key is judged anew."""
+        for key in self._desired.keys() | self._actual.keys():
+            self._judge(key)
+
     def begin_audit(self) -> None:
         """Everything is about to be seen again; what is not seen until `end_audit` is gone."""
         self._unseen = set(self._actual)

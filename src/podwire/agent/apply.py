@@ -1,0 +1,299 @@
+"""Apply: carry out what is pending, in an order with reasons, in pieces that delay nobody.
+
+The order:
+1. tunnel devices: all else about tunnels stands on them;
+2. sysctls: a device must be told to be lenient before packets come;
+3. addresses: a route through the tunnel takes its source address from there. New ones before old
+   ones go: with the last address of a device the kernel drops all its routes;
+4. neighbours and forwarding entries: a route must not lead to a VTEP nobody can find;
+5. routes.
+What is superfluous goes afterwards, in the opposite order. A route with the same key is replaced,
+never deleted first.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, assert_never
+
+from podwire.desired.entries import Entry, Key, Sysctl, Table
+from podwire.desired.tunnel import LinkStep, TunnelLink, decide_link
+from podwire.drivers import sysctl
+from podwire.drivers.netlink import requests
+from podwire.errors import KernelError, NotThere, PodwireError, Unsupported
+from podwire.model.link import INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address
+from podwire.model.overlay import FDBEntry, Neighbour
+from podwire.model.route import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from podwire.agent.kernel import Kernel
+    from podwire.boundary import Clock
+    from podwire.drivers.netlink.request import Request
+    from podwire.drivers.netlink.session import Session
+    from podwire.reconcile.backoff import Failures
+
+PIECE = 48
+"""Changes in one go: a millisecond or two, then others may have their turn."""
+GRACE_S = 10.0
+"""How long something of ours on a pod's interface may be unexplained before it is deleted. An ADD
+writes to the kernel before the loop hears of its endpoint."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the loop did since it started; shown in status."""
+
+    turns: int = 0
+    writes: int = 0
+    """Kernel objects written: created, replaced or set."""
+    deletes: int = 0
+    refused: int = 0
+    audits: int = 0
+    drift: int = 0
+    """Differences an audit found that no event had told of."""
+
+
+class Applier:
+    """Writes pending changes of one node's kernel; owned by the loop's thread."""
+
+    def __init__(
+        self, session: Session, kernel: Kernel, clock: Clock, failures: Failures[object]
+    ) -> None:
+        self._session = session
+        self._kernel = kernel
+        self._clock = clock
+        self._failures = failures
+        self._unexplained: dict[Key, float] = {}
+        self.counters = Counters()
+        self.routes_doubtful = False
+        """The kernel holds a route we did not know of: list them."""
+
+    # --- tunnel devices -------------------------------------------------------------------------
+
+    def apply_links(self, wanted: Sequence[TunnelLink]) -> bool:
+        """Bring the tunnel devices into shape; whether anything was changed.
+
+        Devices that are no longer wanted lose the name first: a vxlan's VNI and port are taken as
+        long as the old device lives.
+        """
+        by_name = {link.name: link for link in wanted}
+        changed = False
+        for name in (VXLAN_DEVICE, IPIP_DEVICE):
+            step = decide_link(by_name.get(name), self._kernel.links.get(name))
+            if step is LinkStep.NOTHING:
+                self._failures.succeeded(name)
+            elif self._failures.may_try(name, self._clock.monotonic()):
+                changed |= self._link(name, step, by_name.get(name))
+        return changed
+
+    def _link(self, name: str, step: LinkStep, wanted: TunnelLink | None) -> bool:
+        try:
+            self._session.run(*link_requests(name, step, wanted))
+        except KernelError as error:
+            if step is LinkStep.CREATE and error.errno == errno.EEXIST:
+                # Asking for tunl0 loads the module, which makes it: it is there now.
+                self._failures.succeeded(name)
+                return True
+            self._refused(name, link_refusal(name, error))
+            return False
+        except PodwireError as error:
+            self._refused(name, error)
+            return False
+        self._failures.succeeded(name)
+        self.counters.writes += 1
+        return True
+
+    # --- tables ---------------------------------------------------------------------------------
+
+    def apply_piece(self, *, may_delete: bool) -> bool:
+        """Carry out at most `PIECE` pending changes; whether more may be left to do now."""
+        for table in WRITE_ORDER:
+            keys = list(islice(self._writable(table), PIECE))
+            if keys:
+                self._write(table, keys)
+                return True
+        if may_delete:
+            for table in reversed(WRITE_ORDER):
+                keys = list(islice(self._deletable(table), PIECE))
+                if keys:
+                    self._delete(table, keys)
+                    return True
+        return False
+
+    def next_wait_s(self) -> float | None:
+        """Seconds until something that waits may be done; None when nothing waits."""
+        now = self._clock.monotonic()
+        moments = [since + GRACE_S for since in self._unexplained.values()]
+        retry = self._failures.next_try()
+        if retry is not None:
+            moments.append(retry)
+        return max(0.0, min(moments) - now) if moments else None
+
+    def _writable(self, table: Table) -> Iterator[Key]:
+        now = self._clock.monotonic()
+        for key in self._kernel.trackers[table].pending.writes:
+            if self._failures.may_try(key, now):
+                yield key
+
+    def _deletable(self, table: Table) -> Iterator[Key]:
+        now = self._clock.monotonic()
+        deletes = self._kernel.trackers[table].pending.deletes
+        if table is Table.ROUTES or table is Table.NEIGHBOURS:
+            for key in [key for key in self._unexplained if self._is_settled(key)]:
+                del self._unexplained[key]
+        for key, entry in deletes.items():
+            if not self._failures.may_try(key, now):
+                continue
+            if self._on_pod_interface(entry):
+                since = self._unexplained.setdefault(key, now)
+                if now < since + GRACE_S:
+                    continue
+            yield key
+
+    def _is_settled(self, key: Key) -> bool:
+        return all(
+            key not in self._kernel.trackers[table].pending.deletes
+            for table in (Table.ROUTES, Table.NEIGHBOURS)
+        )
+
+    def _on_pod_interface(self, entry: Entry) -> bool:
+        match entry:
+            case Route():
+                devices = [hop.device for hop in entry.hops]
+            case Neighbour():
+                devices = [entry.device]
+            case _:
+                return False
+        found = (self._kernel.by_index.get(device) for device in devices if device is not None)
+        return any(link is not None and link.name.startswith(INTERFACE_PREFIX) for link in found)
+
+    def _write(self, table: Table, keys: Sequence[Key]) -> None:
+        tracker = self._kernel.trackers[table]
+        entries = [(key, tracker.pending.writes[key]) for key in keys]
+        if table is Table.SYSCTLS:
+            self._write_sysctls(entries)
+            return
+        made = [
+            write_request(entry, fresh=tracker.actual.get(key) is None) for key, entry in entries
+        ]
+        for (key, entry), error in zip(entries, self._session.apply(made), strict=True):
+            if error is None:
+                self._kernel.saw(entry)
+                self._failures.succeeded(key)
+                self.counters.writes += 1
+            else:
+                if error.errno == errno.EEXIST and self._failures.find(key) is not None:
+                    self.routes_doubtful = True
+                self._refused(key, error)
+
+    def _write_sysctls(self, entries: Sequence[tuple[Key, Entry]]) -> None:
+        for key, entry in entries:
+            assert isinstance(entry, Sysctl)
+            try:
+                self.counters.writes += sysctl.write(entry.name, entry.value)
+            except NotThere:
+                # This kernel has no such switch (IPv6), or the device has gone: nothing to do.
+                pass
+            except PodwireError as error:
+                self._refused(key, error)
+                continue
+            self._failures.succeeded(key)
+            self._kernel.saw(entry)
+
+    def _delete(self, table: Table, keys: Sequence[Key]) -> None:
+        tracker = self._kernel.trackers[table]
+        entries = [(key, tracker.pending.deletes[key]) for key in keys]
+        answers = self._session.apply([delete_request(entry) for _, entry in entries])
+        for (key, entry), error in zip(entries, answers, strict=True):
+            if error is None or isinstance(error, NotThere) or error.errno in ABSENT:
+                self._kernel.gone(entry)
+                self._failures.succeeded(key)
+                self._unexplained.pop(key, None)
+                self.counters.deletes += 1
+            else:
+                self._refused(key, error)
+
+    def _refused(self, key: object, error: PodwireError) -> None:
+        self.counters.refused += 1
+        self._failures.failed(key, error, self._clock.monotonic())
+
+
+WRITE_ORDER = (Table.SYSCTLS, Table.ADDRESSES, Table.NEIGHBOURS, Table.FDB, Table.ROUTES)
+ABSENT = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
+
+
+def link_requests(name: str, step: LinkStep, wanted: TunnelLink | None) -> tuple[Request, ...]:
+    """What brings one tunnel device into shape."""
+    if wanted is None or step is LinkStep.DELETE:
+        return (requests.delete_link(name),)
+    up = requests.set_link(name, up=True, mtu=wanted.mtu)
+    match step:
+        case LinkStep.CREATE:
+            return (_create(wanted), up)
+        case LinkStep.RECREATE:
+            return (requests.delete_link(name), _create(wanted), up)
+        case LinkStep.CHANGE:
+            return (up,)
+        case LinkStep.NOTHING:
+            return ()
+        case _:
+            assert_never(step)
+
+
+def _create(wanted: TunnelLink) -> Request:
+    if wanted.vxlan is None:
+        return requests.create_ipip(wanted.name)
+    return requests.create_vxlan(wanted.name, wanted.vxlan, mac=wanted.mac, mtu=wanted.mtu)
+
+
+def link_refusal(name: str, error: KernelError) -> PodwireError:
+    """Say in the field's words why a tunnel device cannot be made."""
+    if error.errno not in {errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT}:
+        return error
+    kind = "ipip" if name == IPIP_DEVICE else "vxlan"
+    return Unsupported(
+        f"{name}: this kernel has no {kind}",
+        fix=f"load the module {kind}, or choose another encapsulation for the IPPool",
+    )
+
+
+def write_request(entry: Entry, *, fresh: bool) -> Request:
+    """The request that puts an entry into the kernel.
+
+    A route whose key was free a moment ago is created, not replaced: whoever took the key in
+    between keeps it, and we hear of it.
+    """
+    match entry:
+        case Route():
+            return requests.create_route(entry) if fresh else requests.replace_route(entry)
+        case Neighbour():
+            return requests.replace_neighbour(entry)
+        case FDBEntry():
+            return requests.replace_fdb(entry)
+        case Address():
+            return requests.replace_address(entry)
+        case Sysctl():
+            raise AssertionError("sysctls are written as files")
+        case _:
+            assert_never(entry)
+
+
+def delete_request(entry: Entry) -> Request:
+    """The request that takes an entry out of the kernel."""
+    match entry:
+        case Route():
+            return requests.delete_route(entry)
+        case Neighbour():
+            return requests.delete_neighbour(entry)
+        case FDBEntry():
+            return requests.delete_fdb(entry)
+        case Address():
+            return requests.delete_address(entry)
+        case Sysctl():
+            raise AssertionError("a sysctl is not deleted")
+        case _:
+            assert_never(entry)
