@@ -121,7 +121,8 @@ def _row(
 
 def _keepers(namespace: NetworkNamespace) -> list[str]:
     """What keeps it alive, names first; processes of one command are counted together."""
-    keepers = [f"name {name}" for name in namespace.names]
+    keepers = ["the host itself"] if namespace.initial else []
+    keepers += [f"name {name}" for name in namespace.names]
     keepers += [f"mount {place}" for place in namespace.mounts]
     by_command: dict[str, list[int]] = {}
     for process in namespace.processes:

@@ -59,7 +59,7 @@ class NetworkNamespace:
     own: bool = False
     """The namespace of this process."""
     initial: bool = False
-    """The namespace of process 1: the host's, or the container's."""
+    """The namespace of process 1 or of kernel threads: the host's, or the container's."""
 
     @property
     def title(self) -> str:
@@ -85,6 +85,7 @@ class _Gathered:
     mounts: list[str] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     descriptors: list[Descriptor] = field(default_factory=list)
+    kernel: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ def look(*, descriptors: bool = True) -> Sight:
             descriptors=tuple(seen.descriptors),
             container=None if inode in {own, initial} else _container(seen.processes),
             own=inode == own,
-            initial=inode == initial,
+            initial=inode == initial or seen.kernel,
         )
         for inode, seen in gathered.items()
     )
@@ -165,15 +166,26 @@ def _from_processes(gathered: dict[int, _Gathered], *, descriptors: bool) -> int
         except OSError:  # it ended meanwhile
             continue
         command = command_of(pid)
+        kernel = _is_kernel_thread(pid)
         for inode, path in tasks.items():
             if inode:
                 seen = gathered.setdefault(inode, _Gathered(path))
-                seen.processes.append(Process(pid=pid, command=command))
+                seen.kernel = seen.kernel or kernel
+                if not kernel:
+                    seen.processes.append(Process(pid=pid, command=command))
         if descriptors:
             for number, inode in _open_namespaces(pid):
                 seen = gathered.setdefault(inode, _Gathered(f"/proc/{pid}/fd/{number}"))
                 seen.descriptors.append(Descriptor(pid=pid, number=number, command=command))
     return hidden
+
+
+def _is_kernel_thread(pid: int) -> bool:
+    """Kernel threads have no command line; they run in the host's first namespace, always."""
+    try:
+        return pid > 1 and not Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _open_namespaces(pid: int) -> Iterator[tuple[int, int]]:
