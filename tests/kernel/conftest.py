@@ -1,0 +1,164 @@
+"""Every test below runs in a process and in namespaces of its own, with root's rights there.
+
+Each test is forked off, so that it can leave the worker's namespaces: a process with several
+threads (a worker of pytest-xdist) may not enter a new user namespace, its fork may. Nothing a test
+does to links, routes, mounts or sysctls reaches the machine, and all of it ends with the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+from podwire.drivers import namespaces
+from podwire.drivers.netlink.session import Session
+from podwire.errors import PodwireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PRIVATE = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.kernel)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in run_apart(item):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def run_apart(item: pytest.Item) -> list[pytest.TestReport]:
+    """Run one test in a child process; what it started and left behind is killed with it."""
+    with tempfile.NamedTemporaryFile() as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child == 0:
+            _child(item, Path(file.name))
+        reason = _wait(child)
+        text = file.read()
+    if not text:
+        return [_broken(item, reason)]
+    return [
+        item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+        for data in json.loads(text)
+    ]
+
+
+def _child(item: pytest.Item, file: Path) -> None:
+    os.setsid()
+    # Not the parent's handler: that one would report its test as timed out.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        missing = enter_private_world()
+        if missing is not None:
+            item.add_marker(pytest.mark.skip(reason=missing))
+        reports = runtestprotocol(item, log=False, nextitem=None)
+        hook = item.config.hook.pytest_report_to_serializable
+        file.write_text(json.dumps([hook(config=item.config, report=one) for one in reports]))
+    finally:
+        os._exit(0)
+
+
+def _wait(child: int) -> str:
+    """Wait for the child, then end all processes of its group; how it ended."""
+    try:
+        _, status = os.waitpid(child, 0)
+    except BaseException as error:  # the time limit is raised here
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return str(error)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    return f"the test's process ended early (wait status {status})"
+
+
+def _broken(item: pytest.Item, reason: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome="failed",
+        longrepr=reason,
+        when="call",
+    )
+
+
+def enter_private_world() -> str | None:
+    """Move this process into fresh network and mount namespaces; why it cannot, or None."""
+    try:
+        _unshare()
+    except PodwireError:
+        return "needs root or user namespaces (unshare --user --net is denied)"
+    namespaces.mount("none", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE)
+    namespaces.mount("tmpfs", "/run", kind="tmpfs")
+    with suppress(PodwireError):
+        namespaces.mount("sysfs", "/sys", kind="sysfs")
+    return None
+
+
+def _unshare() -> None:
+    if os.geteuid() == 0:
+        # Root of a container may be refused this, and still have user namespaces.
+        with suppress(PodwireError):
+            namespaces.unshare(PRIVATE)
+            return
+    user, group = os.geteuid(), os.getegid()
+    namespaces.unshare(PRIVATE | namespaces.CLONE_NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """A session in the test's own namespace, where there is only a loopback device, down."""
+    with Session.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_namespace() -> Iterator[Callable[[str], int]]:
+    """Makes named namespaces; gives descriptors that are closed after the test."""
+    descriptors: list[int] = []
+
+    def make(name: str) -> int:
+        namespaces.create_named(name)
+        descriptors.append(namespaces.open_namespace(namespaces.named_path(name)))
+        return descriptors[-1]
+
+    yield make
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def session_in() -> Iterator[Callable[[int], Session]]:
+    """Opens sessions in other namespaces, closed after the test."""
+    opened: list[Session] = []
+
+    def open_in(descriptor: int) -> Session:
+        opened.append(Session.open(descriptor))
+        return opened[-1]
+
+    yield open_in
+    for one in opened:
+        one.close()
