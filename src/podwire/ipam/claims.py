@@ -40,28 +40,20 @@ class Claims:
     def claim(self, cidr: IPNetwork) -> Record[Block] | None:
         """Make the block the node's; None when somebody else holds it."""
         affinity = self._records.affinity(self.node, cidr)
-        if affinity is None:
-            affinity = self._records.create(
-                Affinity(node=self.node, block=cidr, state=AffinityState.PENDING)
-            )
-        elif affinity.value.state is AffinityState.PENDING_DELETION:
-            affinity = self._move(affinity, AffinityState.PENDING)
         block = self._records.block(cidr)
-        value = None if block is None else block.value
-        match next_step(value, self.node):
-            case Step.YIELD:
+        step = next_step(None if block is None else block.value, self.node)
+        if step is Step.YIELD:
+            if affinity is not None:
                 self._records.delete(affinity)
-                return None
-            case Step.CREATE:
-                now_ns = self._clock.now_ns()
-                empty = new_block(cidr, self.node, now=self._clock.now(), now_ns=now_ns)
-                block = self._records.create(empty)
-            case Step.ADOPT:
-                assert block is not None
-                held = hold(block.value, self.node, now=self._clock.now())
-                block = self._records.update(block, held)
-            case Step.CONFIRM:
-                pass
+            return None
+        affinity = self._announce(affinity, cidr, step)
+        if step is Step.CREATE:
+            now, now_ns = self._clock.now(), self._clock.now_ns()
+            block = self._records.create(new_block(cidr, self.node, now=now, now_ns=now_ns))
+        assert block is not None
+        if step is Step.ADOPT:
+            held = hold(block.value, self.node, now=self._clock.now())
+            block = self._records.update(block, held)
         if not usable(affinity.value):
             self._move(affinity, AffinityState.CONFIRMED)
         return block
@@ -95,6 +87,22 @@ class Claims:
                 self._records.update(block, hold(rested, None, now=self._clock.now()))
         if affinity is not None:
             self._records.delete(affinity)
+
+    def _announce(
+        self, affinity: Record[Affinity] | None, cidr: IPNetwork, step: Step
+    ) -> Record[Affinity]:
+        """The affinity as it must stand before the block is written: pending.
+
+        An affinity that was read as confirmed is written too when the block is not ours: somebody
+        of this node may be giving it back right now, and one of the two must notice.
+        """
+        if affinity is None:
+            pending = Affinity(node=self.node, block=cidr, state=AffinityState.PENDING)
+            return self._records.create(pending)
+        state = affinity.value.state
+        if state is AffinityState.PENDING or (usable(affinity.value) and step is Step.CONFIRM):
+            return affinity
+        return self._move(affinity, AffinityState.PENDING)
 
     def _hold(self, affinity: Record[Affinity], cooldown_s: float) -> Record[Block] | None:
         cidr = affinity.value.block
