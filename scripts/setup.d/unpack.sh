@@ -9,13 +9,15 @@ download() {
 # unpack PACKAGE FILE : have the package's files below .cache/debs/PACKAGE without installing it.
 unpack() {
     place=.cache/debs/$1
-    [ -e "$place/$2" ] && return 0
+    [ -e "$place/$2" ] || [ -e "$place.unknown" ] && return 0
     command -v apt-get >/dev/null 2>&1 || { say "no apt-get: going on without $1"; return 0; }
     say "unpacking $1 into $place (not installed)"
     rm -rf "$place" "$place.part"
     mkdir -p "$place.part"
     download "$place.part" "$1" || { (update_lists) && download "$place.part" "$1"; } || {
         rm -rf "$place.part"
+        # A system that does not have it at all is not asked again (until scripts/clean).
+        [ -n "$(apt-cache show "$1" 2>/dev/null)" ] || : >"$place.unknown"
         say "$1 cannot be had here: going on, what needs it is skipped and says so"
         return 0
     }
