@@ -8,8 +8,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bench import cluster
 from bench.measure import Comparison, interleave
-from bench.world import PODWIRE, ROOT, pool, run
+from bench.world import ROOT
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store import open_store
 from podwire.ipam.service import IPAM, AssignRequest
@@ -30,7 +31,7 @@ def measure(folder: Path, *, rounds: int) -> list[Comparison]:
 
     def turn(writers: int) -> None:
         path = folder / f"datastore-{time.monotonic_ns()}.db"
-        run(*PODWIRE, "apply", "--datastore", str(path), "-f", "-", text=pool("10.0.0.0/12"))
+        cluster.write(path, cluster.pool())
         started = [
             subprocess.Popen(
                 [sys.executable, "-m", "bench.allocation", str(path), f"node-{number}"],

@@ -6,11 +6,12 @@ from ipaddress import IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING
 
 from podwire.boundary import Verb, Write
-from podwire.drivers.store import open_store
+from podwire.drivers.store import ensure_cluster, open_store
 from podwire.model.block import Affinity
 from podwire.model.codec import encode, key_of
 from podwire.model.config import DatastoreConfig
 from podwire.model.node import Node
+from podwire.model.pool import IPPool
 from podwire.model.resource import Metadata
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def stored() -> Iterator[Stored]:
         yield affinity(number)
 
 
-def fill(path: Path) -> None:
-    """Write the cluster into a datastore."""
+def pool(cidr: IPv4Network = POOL) -> IPPool:
+    return IPPool(metadata=Metadata(name="bench"), cidr=cidr)
+
+
+def write(path: Path, *values: Stored) -> None:
+    """Have a datastore that holds these objects as well."""
     store = open_store(DatastoreConfig(path=str(path)))
-    writes = [Write(verb=Verb.CREATE, key=key_of(each), value=encode(each)) for each in stored()]
+    ensure_cluster(store)
+    writes = [Write(verb=Verb.CREATE, key=key_of(each), value=encode(each)) for each in values]
     for start in range(0, len(writes), CHUNK):
         store.batch(writes[start : start + CHUNK])
     store.close()

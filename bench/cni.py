@@ -6,9 +6,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bench import cluster
 from bench.cni_driver import Caller, Plugin, Pod
 from bench.measure import Comparison, interleave
-from bench.world import BIN, DEBIAN_PLUGINS, Agent, Host, missing, pool
+from bench.world import BIN, DEBIAN_PLUGINS, Agent, Host, missing
 from podwire.cni.install import write_script
 from podwire.drivers import namespaces
 
@@ -32,7 +33,7 @@ def measure(folder: Path, *, rounds: int) -> list[Comparison]:
     script.chmod(0o755)
     with Host("calm") as ours, Host("peer") as theirs:
         agent = Agent(ours, folder)
-        agent.podwire("apply", "-f", "-", text=pool("10.244.0.0/16"))
+        cluster.write(agent.datastore, cluster.pool())
         with agent.running():
             config = {
                 "cniVersion": "1.0.0",

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import cluster
 from bench.measure import Comparison
 from bench.routes import count, settled, wait
-from bench.world import Agent, Host, pool
+from bench.world import Agent, Host
 
 
 def measure(folder: Path, *, rounds: int) -> list[Comparison]:
@@ -20,10 +20,8 @@ def measure(folder: Path, *, rounds: int) -> list[Comparison]:
                 place = folder / f"{size[0]}-{turn}"
                 place.mkdir()
                 agent = Agent(host, place)
-                agent.podwire("apply", "-f", "-", text=pool(str(cluster.POOL)))
                 big = size == "10,000 routes"
-                if big:
-                    cluster.fill(agent.datastore)
+                cluster.write(agent.datastore, cluster.pool(), *(cluster.stored() if big else ()))
                 with agent.running() as pid:
                     if big:
                         wait(partial(is_full, host), "10,000 routes")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench import cluster
 from bench.measure import Comparison, cpu_s, interleave
-from bench.world import Agent, Host, pool
+from bench.world import Agent, Host
 from podwire.drivers.namespaces import call_in
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.store import open_store
@@ -36,9 +36,8 @@ def measure(folder: Path, *, rounds: int) -> list[Comparison]:
         for place in places.values():
             place.mkdir()
         agent, idle = Agent(big, places["big"]), Agent(small, places["small"])
-        for each in (agent, idle):
-            each.podwire("apply", "-f", "-", text=pool(str(cluster.POOL)))
-        cluster.fill(agent.datastore)
+        cluster.write(agent.datastore, cluster.pool(), *cluster.stored())
+        cluster.write(idle.datastore, cluster.pool())
 
         def full() -> None:
             flush(big)

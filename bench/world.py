@@ -119,19 +119,6 @@ class Agent:
             process.terminate()
             process.wait(READY_S)
 
-    def podwire(self, *argv: str, text: str | None = None) -> str:
-        """The command line on this agent's datastore."""
-        os.environ["PODWIRE_DATASTORE"] = str(self.datastore)
-        return run(*PODWIRE, *argv, text=text)
-
-
-def pool(cidr: str, *, encapsulation: str = "Never") -> str:
-    """The YAML of a pool."""
-    return (
-        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: bench}\n"
-        f"spec: {{cidr: {cidr}, blockSize: 26, vxlanMode: {encapsulation}, ipipMode: Never}}\n"
-    )
-
 
 def missing(programs: Sequence[Path]) -> str | None:
     """Which of some programs is not here."""
