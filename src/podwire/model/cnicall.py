@@ -171,7 +171,7 @@ def network_name(document: Wire) -> str:
         CallRefused: code 7; missing or with characters that a key cannot carry.
     """
     name = document.get("name")
-    if not isinstance(name, str) or not _is_name(name):
+    if not isinstance(name, str) or not is_container_id(name):
         raise CallRefused(
             Code.CONFIG,
             "the network's name is missing"
@@ -230,17 +230,20 @@ def _check_environment(environment: Mapping[str, str], command: Command) -> None
             f"{', '.join(missing)} not set",
             fix=f"{command} needs {', '.join(_NEEDED[command])}",
         )
-    if "CNI_CONTAINERID" in _NEEDED[command] and not _is_name(environment["CNI_CONTAINERID"]):
+    if not _NEEDED[command]:
+        return
+    container_id, interface = environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]
+    if not is_container_id(container_id):
         raise CallRefused(
             Code.ENVIRONMENT,
-            f"CNI_CONTAINERID {_shown(environment['CNI_CONTAINERID'])} is not a container ID",
+            f"CNI_CONTAINERID {_shown(container_id)} is not a container ID",
             fix=f"use letters, digits, _ . - and at most {NAME_LIMIT} characters, "
             "beginning with a letter or digit",
         )
-    if "CNI_IFNAME" in _NEEDED[command] and not is_interface_name(environment["CNI_IFNAME"]):
+    if not is_interface_name(interface):
         raise CallRefused(
             Code.ENVIRONMENT,
-            f"CNI_IFNAME {_shown(environment['CNI_IFNAME'])} is not an interface name",
+            f"CNI_IFNAME {_shown(interface)} is not an interface name",
             fix="use 1 to 15 characters without slash, colon, space or %, for example eth0",
         )
 
@@ -257,7 +260,8 @@ def is_interface_name(name: str) -> bool:
     )
 
 
-def _is_name(name: str) -> bool:
+def is_container_id(name: str) -> bool:
+    """Whether the specification takes it for a container ID (a network name is judged alike)."""
     return len(name) <= NAME_LIMIT and _NAME.fullmatch(name) is not None
 
 

@@ -1,0 +1,329 @@
+"""ADD: an address, an endpoint in the datastore, a veth in the kernel, or nothing at all.
+
+The datastore comes first: after a crash at any line the endpoint names what may be half-made, and
+the restarted agent completes the picture or takes all of it back (recover.py).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+import structlog
+
+from podwire.agent import sandbox
+from podwire.agent.compare import differences
+from podwire.agent.detach import detach, withdraw
+from podwire.agent.endpoints import NETWORK_ANNOTATION, LocalEndpoint
+from podwire.boundary import Verb, Write
+from podwire.drivers import namespaces
+from podwire.drivers.netlink.session import Session
+from podwire.errors import InterfaceExists, PodwireError, Transient
+from podwire.ipam.service import AssignRequest
+from podwire.model import codec
+from podwire.model.cni import CallRefused, Code, Result
+from podwire.model.endpoint import (
+    KUBERNETES,
+    PLAIN_CNI,
+    WorkloadEndpoint,
+    endpoint_name,
+    host_interface_of_attachment,
+    host_interface_of_pod,
+    link_alias,
+)
+from podwire.model.resource import Metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from podwire.agent.world import CNIWorld
+    from podwire.ipam.service import Assigned
+    from podwire.model.addressing import IPAddress
+    from podwire.model.cni import Request
+    from podwire.model.endpoint import AttachmentKey
+
+ALIAS_LIMIT = 255
+"""Bytes of an interface alias (IFALIASZ - 1)."""
+DEFAULT_NAMESPACE = "default"
+"""Namespace of endpoints without Kubernetes, as Calico has it."""
+CLAIM_TRIES = 5
+"""The endpoint object may be written by two ADDs of one pod at once; each reads it again."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """What an ADD has come to."""
+
+    result: Result
+    undo: ExitStack
+    """Takes it all back, for a caller that never saw the result; empty when it was there before."""
+    fresh: bool
+    """Made just now."""
+
+
+def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], bool]) -> Attached:
+    """Carry out an ADD; any failure leaves nothing behind.
+
+    Args:
+        world: the agent's doors.
+        request: the checked call.
+        netns: descriptor of the pod's network namespace.
+        gone: whether the caller has left.
+
+    Raises:
+        PodwireError: with the code of `model.cni.code_of`.
+    """
+    world.refuse_when_held()
+    refuse_bad_namespace(request, netns)
+    world.refuse_when_frozen()
+    # A DEL of this very attachment that is still waiting comes first, or it would end the new one.
+    world.spool.drain(lambda key: detach(world, key), only=request.key)
+    with ExitStack() as door:
+        pod = sandbox.Pod(netns)
+        door.callback(pod.close)
+        if pod.has(request.interface):
+            return adopt(world, request, pod)
+        if request.key in world.endpoints.all():
+            detach(world, request.key)  # of a namespace that has gone
+        refuse_second_interface(world, request.key)
+        return make(world, request, pod, gone)
+
+
+def refuse_bad_namespace(request: Request, netns: int) -> None:
+    """Raise unless the descriptor is a network namespace other than our own.
+
+    Raises:
+        CallRefused: code 4.
+    """
+    if not namespaces.is_network_namespace(netns):
+        raise CallRefused(
+            Code.ENVIRONMENT,
+            f"CNI_NETNS {request.netns!r} is not a network namespace",
+            fix="pass the path of a network namespace, such as /run/netns/NAME",
+        )
+    own = namespaces.current_namespace()
+    try:
+        if os.path.samestat(os.fstat(own), os.fstat(netns)):
+            raise CallRefused(
+                Code.ENVIRONMENT,
+                f"CNI_NETNS {request.netns!r} is the node's own network namespace",
+                fix="pods of the host network have no CNI attachment",
+            )
+    finally:
+        os.close(own)
+
+
+def refuse_second_interface(world: CNIWorld, key: AttachmentKey) -> None:
+    """Raise when the container has another interface in this network: both would share a handle.
+
+    Raises:
+        CallRefused: code 7.
+    """
+    for other in world.endpoints.all():
+        if (other.network, other.container_id) == (key.network, key.container_id):
+            raise CallRefused(
+                Code.CONFIG,
+                f"container {key.container_id} has {other.interface} in network {key.network}",
+                fix=f"attach {key.interface} through a network of another name",
+            )
+
+
+def adopt(world: CNIWorld, request: Request, pod: sandbox.Pod) -> Attached:
+    """The interface is there: the same result again if it is this attachment, whole and sound.
+
+    Raises:
+        InterfaceExists: it is something else, which stays untouched.
+    """
+    local = world.endpoints.get(request.key)
+    told = f"{request.interface} exists in {request.netns}"
+    if local is None:
+        raise InterfaceExists(
+            f"interface {told} and is not of this attachment",
+            fix="delete the interface, or use another CNI_IFNAME",
+        )
+    inside = pod.look(request.interface)
+    found = differences(local.endpoint, pod, inside)
+    if found or inside is None:
+        raise InterfaceExists(
+            f"interface {told}, but differs from what was attached: {'; '.join(found)}",
+            fix="send DEL, then ADD again",
+        )
+    result = result_of(request, local.endpoint, mac=local.endpoint.mac, mtu=inside.link.mtu)
+    return Attached(result=result, undo=ExitStack(), fresh=False)
+
+
+def make(world: CNIWorld, request: Request, pod: sandbox.Pod, gone: Callable[[], bool]) -> Attached:
+    """Assign, write down, build."""
+    with ExitStack() as undo:
+        wanted = new_endpoint(world, request)
+        assigned, endpoint = take_address(world, request, wanted, undo)
+        displace(world, request.key, endpoint, undo)
+        local = LocalEndpoint(key=request.key, endpoint=endpoint)
+        # Known before its route exists: the loop deletes routes of ours that nobody asked for.
+        undo.callback(world.endpoints.remove, request.key)
+        world.endpoints.put(local)
+        mtu = world.mtu()
+        veth = sandbox.Veth(
+            host=endpoint.interface,
+            inside=request.interface,
+            mac=endpoint.mac,
+            mtu=mtu,
+            alias=alias_of(request.key, endpoint.title),
+            addresses=endpoint.addresses,
+        )
+        inside = sandbox.build(veth, pod, undo, world.clock)
+        world.wait_applied(assigned.address if assigned.borrowed else assigned.block)
+        if gone():
+            raise Transient(f"the plugin left before {endpoint.title} was attached")
+        result = result_of(request, endpoint, mac=inside.mac or endpoint.mac, mtu=inside.mtu)
+        return Attached(result=result, undo=undo.pop_all(), fresh=True)
+
+
+def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
+    """The endpoint of a new attachment, still without its address."""
+    pod = request.pod
+    namespace = DEFAULT_NAMESPACE if pod is None else pod.namespace
+    orchestrator = PLAIN_CNI if pod is None else KUBERNETES
+    workload = request.container_id if pod is None else pod.name
+    return WorkloadEndpoint(
+        metadata=Metadata(
+            name=endpoint_name(world.node, orchestrator, workload, request.interface),
+            namespace=namespace,
+            labels={
+                "projectcalico.org/namespace": namespace,
+                "projectcalico.org/orchestrator": orchestrator,
+            },
+            annotations={NETWORK_ANNOTATION: request.config.name},
+        ),
+        orchestrator=orchestrator,
+        node=world.node,
+        container_id=request.container_id,
+        pod="" if pod is None else pod.name,
+        endpoint=request.interface,
+        interface=host_interface(world, request),
+        mac=random_mac(),
+        addresses=(),
+        profiles=(request.config.name if pod is None else f"kns.{namespace}",),
+    )
+
+
+def host_interface(world: CNIWorld, request: Request) -> str:
+    """The pod's name by which Calico finds it; for a pod's second network the attachment's own."""
+    if request.pod is None:
+        return host_interface_of_attachment(request.key)
+    name = host_interface_of_pod(request.pod.namespace, request.pod.name)
+    taken = any(
+        local.endpoint.interface == name and key.container_id == request.container_id
+        for key, local in world.endpoints.all().items()
+    )
+    return host_interface_of_attachment(request.key) if taken else name
+
+
+def random_mac() -> str:
+    """A random MAC with the bit for "locally administered" and without the one for groups."""
+    first, *rest = os.urandom(6)
+    return bytes([first & 0xFC | 0x02, *rest]).hex(":")
+
+
+def take_address(
+    world: CNIWorld, request: Request, wanted: WorkloadEndpoint, undo: ExitStack
+) -> tuple[Assigned, WorkloadEndpoint]:
+    """Assign an address and write the endpoint with it; one batch where the store has one."""
+    key = codec.key_of(wanted)
+    made: list[WorkloadEndpoint] = []
+    before = world.stored_endpoint(key)
+
+    def also(address: IPAddress) -> Sequence[Write]:
+        nonlocal before
+        before = world.stored_endpoint(key)
+        endpoint = replace(wanted, addresses=(ip_interface(address),))
+        made[:] = [endpoint]
+        if before is None:
+            return [Write(verb=Verb.CREATE, key=key, value=codec.encode(endpoint))]
+        value = codec.encode(replace(endpoint, wire=before[1]))
+        return [Write(verb=Verb.UPDATE, key=key, value=value, revision=before[2])]
+
+    used = {
+        interface.ip
+        for local in world.endpoints.all().values()
+        for interface in local.endpoint.addresses
+    }
+    asked = AssignRequest(
+        handle=request.key.handle,
+        attributes=attributes_of(world, wanted),
+        address=request.address,
+        also=also,
+        avoid=lambda address: address in used or sandbox.is_carried(address),
+    )
+
+    def give_back() -> None:
+        withdraw(world, request.key, key, restore=None if before is None else before[1])
+
+    try:
+        assigned = world.ipam.assign(asked)
+    except PodwireError:
+        if not world.store.can_batch:
+            give_back()  # handle, block or endpoint may have been written already
+        raise
+    undo.callback(give_back)
+    return assigned, made[0]
+
+
+def attributes_of(world: CNIWorld, endpoint: WorkloadEndpoint) -> dict[str, str]:
+    """Whose address it is; clean-up tools keep for ever what names no pod and namespace."""
+    moment = world.clock.now()
+    return {
+        "node": world.node,
+        "namespace": endpoint.metadata.namespace or DEFAULT_NAMESPACE,
+        "pod": endpoint.pod or endpoint.container_id,
+        "timestamp": f"{moment:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
+    }
+
+
+def displace(
+    world: CNIWorld, key: AttachmentKey, endpoint: WorkloadEndpoint, undo: ExitStack
+) -> None:
+    """Take the host name over from an older container of the same pod.
+
+    Its veth goes on under another name until its own DEL, which finds it by its alias.
+
+    Raises:
+        InterfaceExists: the name belongs to something that is not an older container's veth.
+    """
+    for old in world.endpoints.all().values():
+        if old.key != key and old.endpoint.interface == endpoint.interface:
+            set_aside(old.key, endpoint.interface, undo)
+            undo.callback(world.endpoints.put, old)
+            world.endpoints.remove(old.key)
+
+
+def set_aside(key: AttachmentKey, name: str, undo: ExitStack) -> None:
+    """Rename a displaced container's host side, if it is still there under that name."""
+    with Session.open() as host:
+        link = sandbox.find_host_link(host, key.container_id, key.interface, name)
+    if link is not None and link.name == name:
+        undo.callback(sandbox.rename, link.index, name)
+        sandbox.rename(link.index, host_interface_of_attachment(key))
+
+
+def alias_of(key: AttachmentKey, title: str) -> str:
+    """The alias of the host side; a very long title is cut so that the kernel takes it."""
+    spare = ALIAS_LIMIT - len(link_alias(key, "").encode())
+    return link_alias(key, title.encode()[:spare].decode(errors="ignore"))
+
+
+def result_of(request: Request, endpoint: WorkloadEndpoint, *, mac: str, mtu: int) -> Result:
+    """What the runtime is told."""
+    return Result(
+        host_interface=endpoint.interface,
+        interface=request.interface,
+        mac=mac,
+        mtu=mtu,
+        sandbox=request.netns,
+        addresses=endpoint.addresses,
+    )

@@ -1,0 +1,140 @@
+"""After a start: which of this node's endpoints does the kernel really carry?
+
+An endpoint is kept when its namespace, its veth and its address are there. What a crash left
+half-made is taken back together: block, handle and endpoint. The runtime has seen no result for
+it and sends DEL, which then finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from podwire.agent.check import orphan, orphaned_handles
+from podwire.agent.detach import delete_host_link, detach, release
+from podwire.agent.endpoints import LocalEndpoint, key_of
+from podwire.agent.sandbox import Pod, delete_by_index
+from podwire.drivers import namespaces
+from podwire.drivers.netlink.session import Session
+from podwire.errors import BadInput, PodwireError
+from podwire.model import codec, keys
+from podwire.model.endpoint import parse_link_alias
+from podwire.model.link import HOST_MAC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from podwire.agent.world import CNIWorld
+    from podwire.model.endpoint import WorkloadEndpoint
+    from podwire.model.link import Link
+
+log = structlog.get_logger(__name__)
+
+
+def recover(world: CNIWorld) -> None:
+    """Fill the registry from datastore and kernel, take half-made things back, empty the spool.
+
+    Raises:
+        DatastoreUnavailable: away; nothing was taken back.
+    """
+    with Session.open() as host:
+        links = tuple(host.links().values())
+        numbers = host.namespace_ids()
+    by_owner = {
+        (owner.container_id, owner.interface): link
+        for link in links
+        if (owner := parse_link_alias(link.alias)) is not None
+    }
+    paths = namespaces.paths()
+    half_made: list[LocalEndpoint] = []
+    for endpoint in stored_endpoints(world):
+        key = key_of(endpoint)
+        if key is None:
+            continue  # not made by our plugin
+        local = LocalEndpoint(key=key, endpoint=endpoint)
+        link = by_owner.get((key.container_id, key.interface))
+        if link is not None and is_complete(endpoint, link, numbers, paths):
+            world.endpoints.put(local)
+        else:
+            half_made.append(local)
+    for local in half_made:
+        take_back(world, local, links)
+    take_back_orphans(world, links)
+    world.spool.drain(lambda key: detach(world, key))
+
+
+def stored_endpoints(world: CNIWorld) -> Iterator[WorkloadEndpoint]:
+    """This node's endpoints in the datastore; one that cannot be read is left alone."""
+    for entry in world.store.list(keys.ENDPOINTS).entries:
+        try:
+            endpoint = codec.decode_endpoint(entry.key, entry.value)
+        except BadInput as error:
+            log.warning("endpoint cannot be read", key=entry.key, reason=str(error))
+            continue
+        if endpoint.node == world.node:
+            yield endpoint
+
+
+def is_complete(
+    endpoint: WorkloadEndpoint,
+    link: Link,
+    numbers: Mapping[int, int],
+    paths: Mapping[int, Path | str],
+) -> bool:
+    """Whether the pod's side carries the endpoint's address.
+
+    A namespace we cannot look into counts as complete: its veth lives, so it does, and cutting a
+    live pod off would be worse than keeping a half-made one until its DEL.
+    """
+    inode = None if link.peer_netnsid is None else numbers.get(link.peer_netnsid)
+    path = None if inode is None else paths.get(inode)
+    if path is None:
+        return True
+    try:
+        with namespaces.opened(path) as descriptor:
+            pod = Pod(descriptor)
+            try:
+                inside = pod.look(endpoint.endpoint)
+            finally:
+                pod.close()
+    except (PodwireError, OSError):
+        return True
+    return inside is not None and set(endpoint.addresses) <= set(inside.addresses)
+
+
+def take_back(world: CNIWorld, local: LocalEndpoint, links: tuple[Link, ...]) -> None:
+    """Remove what is there of a half-made attachment."""
+    endpoint = local.endpoint
+    log.info("half-made endpoint taken back", endpoint=endpoint.title, interface=endpoint.interface)
+    delete_host_link(local.key, endpoint.interface)
+    for link in links:
+        # A veth gets its alias one message after its name; a crash between them leaves it bare.
+        bare = link.kind == "veth" and link.mac == HOST_MAC and not link.alias
+        if bare and link.name == endpoint.interface:
+            delete_by_index(link.index)
+    release(world, local.key, codec.key_of(endpoint))
+
+
+def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
+    """Release addresses without endpoint and delete veths of ours without address.
+
+    A displaced container's veth keeps its address, and so stays until its own DEL.
+    """
+    live = {key.handle for key in world.endpoints.all()}
+    carried = {owner.container_id for link in links if (owner := parse_link_alias(link.alias))}
+    kept = {key.container_id for key in world.endpoints.all()}
+    for handle in tuple(orphaned_handles(world, live)):
+        container_id = next((c for c in carried if handle.endswith(f".{c}")), None)
+        if container_id is not None:
+            kept.add(container_id)
+            continue
+        network, _, container_id = handle.rpartition(".")
+        log.info("address without endpoint released", handle=handle)
+        release(world, orphan(network, container_id, ()), "")
+    for link in links:
+        owner = parse_link_alias(link.alias)
+        if owner is not None and owner.container_id not in kept:
+            log.info("veth without endpoint deleted", interface=link.name)
+            delete_by_index(link.index)

@@ -1,0 +1,286 @@
+"""A pod's network namespace and the veth that leads into it.
+
+The host side is furnished first and the pod's side set up last. The end that is set up second has
+carrier at once; the first one's queue is started by the kernel's link watch a moment later
+(net/sched/sch_generic.c: dev_activate waits for carrier), and until then its packets are dropped.
+So the last step waits until the host side says that it runs.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
+
+from podwire.desired import sysctls, workloads
+from podwire.drivers import namespaces, sysctl
+from podwire.drivers.netlink.requests import (
+    create_route,
+    create_veth,
+    delete_link,
+    replace_address,
+    replace_neighbour,
+    replace_route,
+    set_link,
+)
+from podwire.drivers.netlink.session import Session
+from podwire.errors import InterfaceExists, KernelError, LinkNotReady, NotThere
+from podwire.model.addressing import POD_GATEWAY, host_network
+from podwire.model.endpoint import parse_link_alias
+from podwire.model.link import HOST_MAC, INTERFACE_PREFIX, Address
+from podwire.model.route import (
+    PROTOCOL_BOOT,
+    PROTOCOL_PODWIRE,
+    SCOPE_LINK,
+    NextHop,
+    Route,
+    RouteKey,
+)
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from podwire.boundary import Clock
+    from podwire.model.addressing import IPAddress, IPInterface
+    from podwire.model.link import Link
+
+LOOPBACK_INDEX = 1
+"""lo is the first device of every namespace (net/core/dev.c)."""
+RUNNING_TIMEOUT_S = 2.0
+_EVERYWHERE = IPv4Network("0.0.0.0/0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Veth:
+    """The pair to build."""
+
+    host: str
+    inside: str
+    mac: str
+    """Of the pod's side."""
+    mtu: int
+    alias: str
+    addresses: tuple[IPInterface, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What a pod's namespace holds of one interface."""
+
+    link: Link
+    addresses: tuple[IPInterface, ...]
+    routes: tuple[Route, ...]
+    """Of the main table, IPv4, through this interface."""
+
+
+class Pod:
+    """An open door into a pod's network namespace; one thread at a time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._session = Session.open(descriptor)
+
+    def close(self) -> None:
+        """Close the door; the descriptor stays its owner's."""
+        self._session.close()
+
+    def look(self, interface: str) -> Inside | None:
+        """What is there of the interface; None when there is none of that name."""
+        link = self._session.link(interface)
+        if link is None:
+            return None
+        return Inside(
+            link=link,
+            addresses=tuple(
+                address.interface
+                for address in self._session.addresses()
+                if address.device == link.index
+            ),
+            routes=tuple(
+                route
+                for route in self._session.routes(family=4)
+                if any(hop.device == link.index for hop in route.hops)
+            ),
+        )
+
+    def has(self, interface: str) -> bool:
+        """Whether an interface of that name is there."""
+        return self._session.link(interface) is not None
+
+    def furnish(self, veth: Veth) -> Link:
+        """Give the pod's side its address and routes and set it up; the link as it then is."""
+        namespaces.call_in(self.descriptor, _close_forwarding)
+        link = self._session.link(veth.inside)
+        if link is None:
+            raise LinkNotReady(f"{veth.inside} has gone from the pod's network namespace")
+        addresses = [
+            replace_address(Address(device=link.index, interface=address), detect_duplicates=False)
+            for address in veth.addresses
+        ]
+        self._session.run(
+            set_link(LOOPBACK_INDEX, up=True),
+            *addresses,
+            # A route needs its device up, and the gateway's own route before the default's.
+            set_link(link.index, up=True),
+            *(create_route(route) for route in pod_routes(link.index)),
+        )
+        return self._session.link(link.index) or link
+
+
+def pod_routes(device: int) -> tuple[Route, ...]:
+    """The two routes of every pod, as `ip route add` would make them."""
+    return (
+        Route(
+            key=RouteKey(destination=host_network(POD_GATEWAY)),
+            protocol=PROTOCOL_BOOT,
+            scope=SCOPE_LINK,
+            hops=(NextHop(device=device),),
+        ),
+        Route(
+            key=RouteKey(destination=_EVERYWHERE),
+            protocol=PROTOCOL_BOOT,
+            hops=(NextHop(device=device, gateway=POD_GATEWAY),),
+        ),
+    )
+
+
+def _close_forwarding() -> None:
+    """A new namespace copies these from the first one, where a node has them on."""
+    sysctl.write("net/ipv4/ip_forward", 0)
+    with suppress(NotThere):  # a kernel without IPv6
+        sysctl.write("net/ipv6/conf/all/forwarding", 0)
+
+
+def build(veth: Veth, pod: Pod, undo: ExitStack, clock: Clock) -> Link:
+    """Make the veth, both sides complete and running; the pod's side as the kernel has it.
+
+    `undo` takes the pair away again.
+
+    Raises:
+        InterfaceExists: a name is taken; then nothing was touched.
+        KernelError, Forbidden, LinkNotReady: the kernel refused a step.
+    """
+    with Session.open() as host:
+        if host.link(veth.host) is not None:
+            raise InterfaceExists(
+                f"host interface {veth.host} exists and is not this pod's",
+                fix=f"see what made it (ip -d link show {veth.host}) and delete it",
+            )
+        undo.callback(delete_by_name, veth.host)
+        host.run(
+            create_veth(
+                veth.host,
+                peer_name=veth.inside,
+                peer_namespace=pod.descriptor,
+                mtu=veth.mtu,
+                mac=HOST_MAC,
+                peer_mac=veth.mac,
+                alias=veth.alias,
+            )
+        )
+        link = host.link(veth.host)
+        if link is None:
+            raise LinkNotReady(f"host interface {veth.host} has gone")
+        furnish_host(host, veth, link.index)
+        inside = pod.furnish(veth)
+        wait_until_running(host, link.index, clock)
+        return inside
+
+
+def furnish_host(host: Session, veth: Veth, index: int) -> None:
+    """Sysctls before the link is up, so that no packet ever sees the kernel's defaults."""
+    for name, value in sysctls.of_workload(veth.host).items():
+        with suppress(NotThere):  # a kernel without IPv6
+            sysctl.write(name, value)
+    addresses = [address.ip for address in veth.addresses]
+    host.run(
+        set_link(index, up=True),
+        *(replace_neighbour(workloads.neighbour(ip, index, veth.mac)) for ip in addresses),
+    )
+    for ip in addresses:
+        write_route(host, workloads.route(ip, index))
+
+
+def write_route(host: Session, route: Route) -> None:
+    """Add a pod's /32; one that we wrote before is replaced, a foreign one is a conflict."""
+    error = host.apply([create_route(route)])[0]
+    if error is None:
+        return
+    if error.errno != errno.EEXIST:
+        raise error
+    held = host.lookup(route.key.destination.network_address, entry=True)
+    if held.protocol != PROTOCOL_PODWIRE:
+        raise KernelError(
+            f"route {route.key.destination} is held by protocol {held.protocol}",
+            errno=errno.EEXIST,
+            subject=str(route.key.destination),
+            fix=f"delete it: ip route del {route.key.destination}",
+        )
+    host.run(replace_route(route))
+
+
+def wait_until_running(host: Session, index: int, clock: Clock) -> None:
+    """Wait until the kernel has started the queue of a link whose both ends are up."""
+    deadline = clock.monotonic() + RUNNING_TIMEOUT_S
+    while (link := host.link(index)) is not None and link.operstate != "up":
+        if clock.monotonic() > deadline:
+            raise LinkNotReady(f"{link.name} does not run: its state is {link.operstate}")
+        clock.sleep(0.0005)
+
+
+def delete_by_name(name: str) -> None:
+    """Take a host side away; none of that name is success."""
+    with Session.open() as host, suppress(NotThere):
+        host.run(delete_link(name))
+
+
+def delete_by_index(index: int) -> None:
+    """Take a host side away; none of that index is success."""
+    with Session.open() as host, suppress(NotThere):
+        host.run(delete_link(index))
+
+
+def find_host_link(host: Session, container_id: str, interface: str, likely: str) -> Link | None:
+    """The host side of an attachment, by its alias alone; `likely` is the name to look at first."""
+
+    def is_it(link: Link | None) -> bool:
+        owner = None if link is None else parse_link_alias(link.alias)
+        return owner is not None and (owner.container_id, owner.interface) == (
+            container_id,
+            interface,
+        )
+
+    link = host.link(likely) if likely else None
+    if is_it(link):
+        return link
+    return next((link for link in host.links().values() if is_it(link)), None)
+
+
+def rename(index: int, name: str) -> None:
+    """Give a host side another name; none of that index is success."""
+    with Session.open() as host, suppress(NotThere):
+        error = host.apply([set_link(index, new_name=name)])[0]
+        if error is not None and error.errno == errno.EBUSY:
+            # Before Linux 6.2 a device must be down to be renamed.
+            host.run(
+                set_link(index, up=False),
+                set_link(index, new_name=name),
+                set_link(index, up=True),
+            )
+        elif error is not None:
+            raise error
+
+
+def is_carried(address: IPAddress) -> bool:
+    """Whether a route into a pod's veth still leads to the address."""
+    with Session.open() as host:
+        try:
+            route = host.lookup(address, entry=True)
+        except KernelError:
+            return False  # no way at all, or our own block's blackhole
+        if route.key.destination.prefixlen != address.max_prefixlen:
+            return False
+        links = [host.link(hop.device) for hop in route.hops if hop.device is not None]
+        return any(link is not None and link.name.startswith(INTERFACE_PREFIX) for link in links)

@@ -1,0 +1,75 @@
+"""What attaching and detaching pods needs of the rest of the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podwire.errors import AgentUnavailable, DatastoreUnavailable
+from podwire.model import codec, keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from podwire.agent.endpoints import LocalEndpoints
+    from podwire.agent.spool import Spool
+    from podwire.boundary import Clock, Store
+    from podwire.ipam.service import IPAM
+    from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.endpoint import WorkloadEndpoint
+    from podwire.model.resource import Wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CNIWorld:
+    """The doors of the CNI use cases; every callable may be called from any thread."""
+
+    node: str
+    store: Store
+    ipam: IPAM
+    endpoints: LocalEndpoints
+    spool: Spool
+    clock: Clock
+    mtu: Callable[[], int]
+    """MTU of a new pod's veth, in bytes."""
+    wait_applied: Callable[[IPNetwork | IPAddress], object]
+    """Wait, for a bounded time, until other nodes know the way to a block or borrowed address."""
+    held: Callable[[], bool]
+    """Whether somebody has stopped all writes of this agent."""
+
+    def refuse_when_held(self) -> None:
+        """Raise when the agent may change nothing now.
+
+        Raises:
+            AgentUnavailable: it is held.
+        """
+        if self.held():
+            raise AgentUnavailable(
+                f"the agent of node {self.node} is held: it changes nothing",
+                fix="release it: podwire agent release",
+            )
+
+    def refuse_when_frozen(self) -> None:
+        """Raise when the cluster takes no changes now.
+
+        Raises:
+            DatastoreUnavailable: away, not set up, or frozen by ClusterInformation.
+        """
+        key = keys.cluster_key()
+        entry = self.store.get(key)
+        if entry is None:
+            raise DatastoreUnavailable(
+                "the datastore has no ClusterInformation", fix="start an agent: it creates it"
+            )
+        if not codec.decode_cluster(key, entry.value).ready:
+            raise DatastoreUnavailable(
+                "ClusterInformation default has datastoreReady: false",
+                fix="set it to true when the maintenance is over",
+            )
+
+    def stored_endpoint(self, key: str) -> tuple[WorkloadEndpoint, Wire, str] | None:
+        """An endpoint as the datastore has it now: value, JSON and revision; None when absent."""
+        entry = self.store.get(key)
+        if entry is None:
+            return None
+        return codec.decode_endpoint(key, entry.value), entry.value, entry.revision

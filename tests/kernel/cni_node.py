@@ -1,0 +1,296 @@
+"""A node for the plugin's tests: datastore, address assignment and the agent's socket, all real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, Any
+
+from podwire.agent.attachments import Attachments
+from podwire.agent.endpoints import LocalEndpoints
+from podwire.agent.server import CNIServer
+from podwire.agent.spool import Spool
+from podwire.agent.world import CNIWorld
+from podwire.cni.install import SCRIPT
+from podwire.drivers import namespaces
+from podwire.drivers.clock import SystemClock, SystemDice
+from podwire.drivers.netlink.session import Session
+from podwire.drivers.store.cluster import ensure_cluster
+from podwire.drivers.store.sqlite import SQLiteStore
+from podwire.ipam.service import IPAM
+from podwire.model import codec
+from podwire.model.node import Node
+from podwire.model.pool import IPPool
+from podwire.model.resource import Metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from podwire.model.link import Link
+
+PYTHON_PROGRAM = (sys.executable, "-I", "-S", "-E", str(SCRIPT))
+NETWORK = "pods"
+NODE = "node-1"
+TIMEOUT_S = 30.0
+
+
+@dataclass
+class Outcome:
+    """How a run of the plugin ended."""
+
+    exit: int
+    stdout: str
+
+    @property
+    def told(self) -> Any:
+        return json.loads(self.stdout) if self.stdout.strip() else None
+
+    @property
+    def code(self) -> int:
+        """0, or the code of the error object."""
+        return 0 if self.exit == 0 else int(self.told["code"])
+
+    @property
+    def address(self) -> str:
+        return str(self.told["ips"][-1]["address"]).partition("/")[0]
+
+
+@dataclass
+class CNINode:
+    """One node. `program` is the plugin's command line."""
+
+    folder: Path
+    program: tuple[str, ...] = PYTHON_PROGRAM
+    store: Any = None
+    is_held: bool = False
+    waits: list[object] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.socket = self.folder / "agent.sock"
+        self.spool = self.folder / "spool"
+        self.database = self.folder / "datastore.db"
+        self.own_store = self.store is None
+        if self.store is None:
+            self.store = SQLiteStore(self.database)
+        ensure_cluster(self.store)
+
+    # --- datastore ----------------------------------------------------------------------------
+
+    def add_pool(self, cidr: str = "10.244.0.0/16", block_size: int = 26, **fields: Any) -> None:
+        name = cidr.replace(".", "-").replace("/", "-")
+        pool = IPPool(
+            metadata=Metadata(name=name), cidr=ip_network(cidr), block_size=block_size, **fields
+        )
+        self.store.create(codec.key_of(pool), codec.encode(pool))
+
+    def add_node(self) -> None:
+        node = Node(metadata=Metadata(name=NODE), address=ip_interface("192.0.2.1/24"))
+        self.store.create(codec.key_of(node), codec.encode(node))
+
+    def stored(self, prefix: str) -> dict[str, Any]:
+        return {entry.key: entry.value for entry in self.store.list(prefix).entries}
+
+    # --- agent --------------------------------------------------------------------------------
+
+    def start(self) -> CNINode:
+        clock = SystemClock()
+        self.world = CNIWorld(
+            node=NODE,
+            store=self.store,
+            ipam=IPAM(self.store, NODE, clock, SystemDice(), turn=threading.Lock()),
+            endpoints=LocalEndpoints(),
+            spool=Spool(self.spool),
+            clock=clock,
+            mtu=lambda: 1450,
+            wait_applied=self.waits.append,
+            held=lambda: self.is_held,
+        )
+        self.attachments = Attachments(self.world)
+        self.attachments.start()
+        self.server = CNIServer(self.socket, self.attachments, dict)
+        self.server.start()
+        return self
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.attachments.stop()
+
+    # --- plugin -------------------------------------------------------------------------------
+
+    def config(self, version: str = "1.0.0", **fields: Any) -> dict[str, Any]:
+        return {
+            "cniVersion": version,
+            "name": NETWORK,
+            "type": "podwire",
+            "agentSocket": str(self.socket),
+            "spoolDir": str(self.spool),
+            **fields,
+        }
+
+    def begin(
+        self, command: str, config: Any = None, **variables: str | None
+    ) -> subprocess.Popen[bytes]:
+        wanted: dict[str, str | None] = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": "c1",
+            "CNI_IFNAME": "eth0",
+            "CNI_NETNS": "/run/netns/c1",
+            "CNI_PATH": "/opt/cni/bin",
+            **{f"CNI_{name}": value for name, value in variables.items()},
+        }
+        environment = {name: value for name, value in wanted.items() if value is not None}
+        stdin = (
+            config
+            if isinstance(config, bytes)
+            else json.dumps(self.config() if config is None else config).encode()
+        )
+        process = subprocess.Popen(
+            self.program,
+            env={**self.environment, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(stdin)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        process.stdin = None
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> Outcome:
+        stdout, _ = process.communicate(timeout=TIMEOUT_S)
+        return Outcome(process.returncode, stdout.decode())
+
+    def call(self, command: str, config: Any = None, **variables: str | None) -> Outcome:
+        return self.end(self.begin(command, config, **variables))
+
+    def add(self, container: str = "c1", pod: str | None = None, **variables: str) -> Outcome:
+        arguments = "" if pod is None else f"K8S_POD_NAMESPACE=demo;K8S_POD_NAME={pod}"
+        return self.call(
+            "ADD",
+            CONTAINERID=container,
+            NETNS=f"/run/netns/{container}",
+            **{"ARGS": arguments, **variables},
+        )
+
+    def delete(self, container: str = "c1", **variables: str) -> Outcome:
+        return self.call("DEL", CONTAINERID=container, NETNS=f"/run/netns/{container}", **variables)
+
+    # --- what is there ------------------------------------------------------------------------
+
+    def veths(self) -> list[str]:
+        with Session.open() as host:
+            return sorted(
+                link.name for link in host.links().values() if link.name.startswith("cali")
+            )
+
+    def routes(self) -> list[str]:
+        with Session.open() as host:
+            return sorted(str(route.key.destination) for route in host.routes(family=4))
+
+    def allocations(self) -> list[str]:
+        found = []
+        for key, wire in self.stored("/calico/ipam/v2/assignment/").items():
+            block = codec.decode_block(key, wire)
+            found += [
+                str(block.cidr.network_address + ordinal)
+                for ordinal, taken in block.allocations.items()
+                if taken.released_at is None
+            ]
+        return sorted(found)
+
+    def leftovers(self) -> dict[str, object]:
+        """Everything an attachment makes; empty when there is nothing of any."""
+        found: dict[str, object] = {
+            "veths": self.veths(),
+            "routes": self.routes(),
+            "allocations": self.allocations(),
+            "handles": list(self.stored("/calico/ipam/v2/handle/")),
+            "endpoints": list(
+                self.stored("/calico/resources/v3/projectcalico.org/workloadendpoints/")
+            ),
+            "registry": [str(key) for key in self.world.endpoints.all()]
+            if hasattr(self, "world")
+            else [],
+            "spool": [path.name for path in Spool(self.spool).pending()],
+        }
+        return {name: value for name, value in found.items() if value}
+
+
+def make_pod(name: str) -> str:
+    namespaces.create_named(name)
+    return f"/run/netns/{name}"
+
+
+def inside(name: str, function: Callable[[], Any]) -> Any:
+    with namespaces.opened(f"/run/netns/{name}") as descriptor:
+        return namespaces.call_in(descriptor, function)
+
+
+def links_inside(name: str) -> dict[str, Link]:
+    def look() -> dict[str, Link]:
+        with Session.open() as session:
+            return {link.name: link for link in session.links().values()}
+
+    found: dict[str, Link] = inside(name, look)
+    return found
+
+
+def ip(*words: str, pod: str | None = None) -> str:
+    place = ["-n", pod] if pod else []
+    done = subprocess.run(["ip", *place, *words], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def pings(pod: str, address: str, count: int = 1) -> bool:
+    done = subprocess.run(
+        [
+            "ip",
+            "netns",
+            "exec",
+            pod,
+            "ping",
+            "-n",
+            "-c",
+            str(count),
+            "-i",
+            "0.01",
+            "-W",
+            "1",
+            address,
+        ],
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.005)
+
+
+__all__ = [
+    "CNINode",
+    "Outcome",
+    "inside",
+    "ip",
+    "ip_address",
+    "links_inside",
+    "make_pod",
+    "os",
+    "pings",
+    "wait_for",
+]
