@@ -7,8 +7,8 @@ does to links, routes, mounts or sysctls reaches the machine, and all of it ends
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -56,7 +56,7 @@ def run_apart(item: pytest.Item) -> list[pytest.TestReport]:
         return [_broken(item, reason)]
     return [
         item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
-        for data in json.loads(text)
+        for data in pickle.loads(text)
     ]
 
 
@@ -70,7 +70,7 @@ def _child(item: pytest.Item, file: Path) -> None:
             item.add_marker(pytest.mark.skip(reason=missing))
         reports = runtestprotocol(item, log=False, nextitem=None)
         hook = item.config.hook.pytest_report_to_serializable
-        file.write_text(json.dumps([hook(config=item.config, report=one) for one in reports]))
+        file.write_bytes(pickle.dumps([hook(config=item.config, report=one) for one in reports]))
     finally:
         os._exit(0)
 
