@@ -1,0 +1,176 @@
+"""Collect: the KernelState of one network namespace, or of all this process can see.
+
+Everything is read once, without locks; a section that cannot be read is `Missing` with the reason.
+Sysctls are files that show the namespace of the thread that opens them, so they and the programs
+run in a thread that has entered it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from podwire.drivers import namespaces
+from podwire.drivers.netlink.session import Session
+from podwire.drivers.procfiles import read_sockets, read_sysctls
+from podwire.drivers.rulesets import read_classifiers, read_legacy, read_nft
+from podwire.errors import PodwireError
+from podwire.model.endpoint import parse_link_alias
+from podwire.model.kernelstate import KernelState, Missing, NamespaceRef, Read, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from podwire.model.link import Link
+
+T = TypeVar("T")
+
+
+def collect(
+    namespace_fd: int, ref: NamespaceRef, others: Mapping[int, int] | None = None
+) -> KernelState:
+    """Read one namespace.
+
+    `others`: descriptors by inode of the namespaces that its veths may lead to (None: all that
+    this process can see are looked up).
+    """
+    with Session.open(namespace_fd) as session:
+        links = _read(lambda: tuple(session.links().values()))
+        state = KernelState(
+            namespace=ref,
+            links=links,
+            addresses=_read(session.addresses),
+            routes=_read(lambda: session.routes(table=None)),
+            rules=_read(session.rules),
+            neighbours=_read(session.neighbours),
+            fdb=_read(session.fdb),
+            netns_ids=_read(lambda: _namespace_ids(session, links, others)),
+        )
+    names = [] if isinstance(links, Missing) else [link.name for link in links.value]
+    return namespaces.call_in(namespace_fd, _from_inside, state, names)
+
+
+def collect_all() -> tuple[KernelState, ...]:
+    """Read every namespace this process can see, pods and nodes named where the kernel tells."""
+    with ExitStack() as open_files:
+        found: dict[int, int] = {}
+        for inode, path in namespaces.paths().items():
+            try:
+                descriptor = namespaces.open_namespace(path)
+            except PodwireError:  # it has ended, or is not ours to look at
+                continue
+            open_files.callback(os.close, descriptor)
+            found[inode] = descriptor
+        states = []
+        for ref in _references(found):
+            try:
+                states.append(collect(found[ref.inode], ref, found))
+            except PodwireError:  # it may be looked at and not entered
+                continue
+    return _with_pods(states)
+
+
+def _references(found: Mapping[int, int]) -> list[NamespaceRef]:
+    """How each namespace is called; nodes' before pods', which are many."""
+    names = {inode: name for name, inode in namespaces.named().items()}
+    paths = namespaces.paths()
+    root = _root(names)
+    host = socket.gethostname()
+    references = [
+        NamespaceRef(
+            inode=inode,
+            node=host if inode == root else None,
+            name=names.get(inode),
+            path=paths.get(inode),
+            root=inode == root,
+        )
+        for inode in found
+    ]
+    return sorted(references, key=lambda ref: (not ref.root, ref.name or "", ref.inode))
+
+
+def _root(names: Mapping[int, str]) -> int | None:
+    """The host's own namespace: that of process 1, else ours if it has no name."""
+    for path in ("/proc/1/ns/net", "/proc/thread-self/ns/net"):
+        try:
+            inode = Path(path).stat().st_ino
+        except OSError:
+            continue
+        if inode not in names:
+            return inode
+    return None
+
+
+def _with_pods(states: list[KernelState]) -> tuple[KernelState, ...]:
+    """Give the namespaces behind marked veths the name of their pod."""
+    pods: dict[int, tuple[str, str | None]] = {}
+    for state in states:
+        if isinstance(state.links, Missing) or isinstance(state.netns_ids, Missing):
+            continue
+        for link in state.links.value:
+            owner = parse_link_alias(link.alias)
+            inode = state.netns_ids.value.get(
+                -1 if link.peer_netnsid is None else link.peer_netnsid
+            )
+            if owner is not None and inode is not None:
+                pods[inode] = (owner.title, state.namespace.node or state.namespace.name)
+    return tuple(
+        replace(state, namespace=_named(state.namespace, pods.get(state.namespace.inode)))
+        for state in states
+    )
+
+
+def _named(ref: NamespaceRef, pod: tuple[str, str | None] | None) -> NamespaceRef:
+    return ref if pod is None else replace(ref, pod=pod[0], node=pod[1])
+
+
+def _read(function: Callable[[], T]) -> Section[T]:
+    try:
+        return Read(function(), time_ns=time.time_ns())
+    except PodwireError as error:
+        return Missing(str(error))
+
+
+def _namespace_ids(
+    session: Session, links: Section[tuple[Link, ...]], others: Mapping[int, int] | None
+) -> dict[int, int]:
+    """Inode by nsid of the namespaces that links lead to; the search ends when all are known."""
+    if others is None:
+        return session.namespace_ids()
+    wanted = (
+        set()
+        if isinstance(links, Missing)
+        else {link.peer_netnsid for link in links.value if link.peer_netnsid is not None}
+    )
+    found: dict[int, int] = {}
+    for inode, descriptor in others.items():
+        if wanted <= found.keys():
+            break
+        nsid = session.namespace_id(descriptor)
+        if nsid is not None:
+            found[nsid] = inode
+    return found
+
+
+def _from_inside(state: KernelState, names: list[str]) -> KernelState:
+    """Add what only a thread inside the namespace can read."""
+    return replace(
+        state,
+        sysctls=_read(lambda: read_sysctls(names)),
+        sockets=_read(read_sockets),
+        nft=_as_section(read_nft),
+        iptables_legacy=_as_section(read_legacy),
+        qdiscs=_read(read_classifiers),
+    )
+
+
+def _as_section(function: Callable[[], Section[T]]) -> Section[T]:
+    try:
+        return function()
+    except PodwireError as error:
+        return Missing(str(error))

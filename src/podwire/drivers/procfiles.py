@@ -1,0 +1,86 @@
+"""Files of /proc that say how the calling thread's network namespace is set.
+
+Sysctls are named as KernelState names them: dotted, without `net.`, the folder of an interface
+kept whole (`ipv4.conf/cali12/proxy_arp`).
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+WHOLE = ("ip_forward", "ip_default_ttl", "icmp_echo_ignore_all", "ip_forward_use_pmtu")
+PER_LINK = (
+    "forwarding",
+    "rp_filter",
+    "proxy_arp",
+    "accept_local",
+    "arp_ignore",
+    "ignore_routes_with_linkdown",
+    "route_localnet",
+)
+"""Below conf/: what decides about a packet, or about an answer to ARP."""
+_LISTEN, _BOUND = "0A", "07"
+
+
+def read_sysctls(links: Iterable[str]) -> dict[str, str]:
+    """The settings that decide about IPv4 packets; one that this kernel lacks is left out."""
+    found: dict[str, str] = {}
+    for name in WHOLE:
+        _read_into(found, f"ipv4.{name}", f"/proc/sys/net/ipv4/{name}")
+    for link in ("all", "default", *links):
+        for name in PER_LINK:
+            path = f"/proc/sys/net/ipv4/conf/{link}/{name}"
+            _read_into(found, f"ipv4.conf/{link}/{name}", path)
+        path = f"/proc/sys/net/ipv4/neigh/{link}/proxy_delay"
+        _read_into(found, f"ipv4.neigh/{link}/proxy_delay", path)
+    name = "bridge-nf-call-iptables"
+    _read_into(found, f"bridge.{name}", f"/proc/sys/net/bridge/{name}")
+    return found
+
+
+def _read_into(found: dict[str, str], name: str, path: str) -> None:
+    # A node has ten files for each of its pods: plain system calls take a third of Path.read_text.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        found[name] = os.read(descriptor, 64).decode().strip()
+    except OSError:  # the device has gone meanwhile
+        return
+    finally:
+        os.close(descriptor)
+
+
+def read_sockets() -> tuple[str, ...]:
+    """Listening TCP and bound UDP sockets as `tcp 0.0.0.0 5432`; an IPv6 wildcard serves both."""
+    found: list[str] = []
+    for protocol, state in (("tcp", _LISTEN), ("udp", _BOUND)):
+        for suffix in ("", "6"):
+            found += _sockets(Path(f"/proc/thread-self/net/{protocol}{suffix}"), protocol, state)
+    return tuple(sorted(set(found)))
+
+
+def _sockets(path: Path, protocol: str, state: str) -> Iterator[str]:
+    try:
+        lines = path.read_text().splitlines()[1:]
+    except OSError:  # a kernel without IPv6
+        return
+    for line in lines:
+        fields = line.split()
+        if fields[3] == state:
+            address, _, port = fields[1].partition(":")
+            yield f"{protocol} {_address(address)} {int(port, 16)}"
+
+
+def _address(text: str) -> str:
+    """The kernel prints each 32-bit word of an address in the machine's byte order."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    packed = b"".join(word.to_bytes(4, "little") for word in words)
+    return str(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))

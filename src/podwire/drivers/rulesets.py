@@ -1,0 +1,152 @@
+"""Rule sets and classifiers of the calling thread's network namespace.
+
+The `nft` program is started only where the kernel says that there are tables: most namespaces have
+none, and asking the kernel takes microseconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from podwire.drivers.netlink import wire
+from podwire.drivers.netlink.session import open_socket
+from podwire.errors import KernelError
+from podwire.model.kernelstate import Missing, Read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podwire.model.kernelstate import Section
+
+NETLINK_NETFILTER = 12
+_NEWTABLE, _GETTABLE = 0x0A00, 0x0A01
+_NEWGEN, _GETGEN = 0x0A0F, 0x0A10
+_GENERATION = 1
+_FAMILY = Struct("=BBH")
+_NEWQDISC, _GETQDISC = 36, 38
+_TRAFFIC = Struct("=BBHiIII")
+_KIND = 1
+HARMLESS = frozenset({"noqueue", "noop", "mq", "pfifo_fast", "pfifo", "bfifo", "fq_codel", "fq"})
+"""Queues that delay packets and never take any away on purpose."""
+TIMEOUT_S = 10
+
+
+def read_nft() -> Section[tuple[Mapping[str, object], ...]]:
+    """The `nftables` array of `nft -j list ruleset`, with the kernel's generation.
+
+    Raises:
+        KernelError: the kernel refuses to list its tables.
+    """
+    tables, generation = _tables()
+    if not tables:
+        return Read((), time_ns=time.time_ns(), generation=generation)
+    program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        return Missing(f"{tables} nftables tables are there, and the program nft is not installed")
+    return _run_nft(program, generation)
+
+
+def _run_nft(program: str, generation: int) -> Section[tuple[Mapping[str, object], ...]]:
+    try:
+        done = subprocess.run(
+            [program, "-j", "list", "ruleset"],
+            capture_output=True,
+            check=False,
+            timeout=TIMEOUT_S,
+            text=True,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Missing(f"nft -j list ruleset: {error}")
+    if done.returncode != 0:
+        return Missing(f"nft -j list ruleset: {done.stderr.strip() or done.returncode}")
+    found = json.loads(done.stdout)["nftables"]
+    return Read(tuple(found), time_ns=time.time_ns(), generation=generation)
+
+
+def _tables() -> tuple[int, int]:
+    """How many nftables tables there are, and the rule set's generation."""
+    door = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+    )
+    with door:
+        door.bind((0, 0))
+        try:
+            tables = _dump(door, _GETTABLE, _FAMILY.pack(0, 0, 0), _NEWTABLE)
+            generation = _dump(door, _GETGEN, _FAMILY.pack(0, 0, 0), _NEWGEN, wire.F_ACK)
+        except OSError as error:
+            # The kernel has no nf_tables, or not loaded: then there are no rules of it.
+            if error.errno in {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL}:
+                return 0, 0
+            raise KernelError(
+                f"list nftables tables: {error.strerror}",
+                errno=error.errno or errno.EIO,
+                subject="nftables tables",
+            ) from None
+    number = 0
+    for data, start, end in generation:
+        found = wire.attributes(data, start + _FAMILY.size, end)
+        number = int.from_bytes(found.get(_GENERATION, b"\0"), "big")
+    return len(tables), number
+
+
+def read_legacy() -> Section[str]:
+    """What iptables-legacy holds: empty when it has no table, else `iptables-legacy-save`."""
+    try:
+        names = Path("/proc/thread-self/net/ip_tables_names").read_text().split()
+    except FileNotFoundError:
+        return Read("", time_ns=time.time_ns())
+    except OSError as error:
+        return Missing(f"/proc/net/ip_tables_names: {error.strerror}")
+    if not names:
+        return Read("", time_ns=time.time_ns())
+    program = shutil.which("iptables-legacy-save", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        tables = ", ".join(names)
+        return Missing(f"it has the tables {tables}; iptables-legacy-save is not installed")
+    done = subprocess.run([program], capture_output=True, check=False, timeout=TIMEOUT_S, text=True)
+    if done.returncode != 0:
+        return Missing(f"iptables-legacy-save: {done.stderr.strip()}")
+    return Read(done.stdout, time_ns=time.time_ns())
+
+
+def read_classifiers() -> tuple[str, ...]:
+    """Queues and classifier hooks that can take packets away, as `3 clsact` (link index, kind)."""
+    body = _TRAFFIC.pack(0, 0, 0, 0, 0, 0, 0)
+    found = []
+    with open_socket() as door:
+        for data, start, end in _dump(door, _GETQDISC, body, _NEWQDISC):
+            index = _TRAFFIC.unpack_from(data, start)[3]
+            kind = wire.string(wire.attributes(data, start + _TRAFFIC.size, end)[_KIND])
+            if kind not in HARMLESS:
+                found.append(f"{index} {kind}")
+    return tuple(sorted(set(found)))
+
+
+def _dump(
+    door: socket.socket, kind: int, body: bytes, wanted: int, flags: int = wire.F_DUMP
+) -> list[tuple[bytes, int, int]]:
+    """All messages of one listing: datagram, start and end of the body.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    door.send(wire.HEADER.pack(16 + len(body), kind, wire.F_REQUEST | flags, 1, 0) + body)
+    found = []
+    while True:
+        data = door.recv(1 << 16)
+        for got, _, _, _, start, end in wire.messages(data):
+            if got == wanted:
+                found.append((data, start, end))
+            elif got in {wire.NLMSG_DONE, wire.NLMSG_ERROR}:
+                code = -int.from_bytes(data[start : start + 4], "little", signed=True)
+                if got == wire.NLMSG_ERROR and code:
+                    raise OSError(code, "refused")
+                return found
