@@ -1,0 +1,122 @@
+"""Case: what an explanation looks at, and the fault that says no more than the kernel does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podwire.trace import intent
+from podwire.trace.schema import Direction, Evidence, Fault, Fix
+
+if TYPE_CHECKING:
+    from podwire.model.addressing import IPAddress
+    from podwire.trace.schema import Cause, Path
+    from podwire.trace.space import Space
+    from podwire.trace.world import Pod, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One loss to be explained."""
+
+    world: World
+    path: Path
+    cause: Cause
+    destination: IPAddress | None
+    """Of the flow, whichever direction the path has."""
+
+    @property
+    def space(self) -> Space:
+        """The namespace that dropped the packet."""
+        return self.world.spaces[self.cause.inode]
+
+    @property
+    def here(self) -> str:
+        """Its name."""
+        return self.cause.where.netns or self.space.title
+
+    @property
+    def interface(self) -> str:
+        """The link it happened at."""
+        return self.cause.where.interface or "?"
+
+    @property
+    def target(self) -> IPAddress:
+        """Where the lost packet was going, tunnels taken off."""
+        packet = self.path.hops[-1].packet
+        while packet.inner is not None:
+            packet = packet.inner
+        return packet.destination
+
+    @property
+    def origin(self) -> IPAddress:
+        """Where it came from, tunnels taken off."""
+        packet = self.path.hops[-1].packet
+        while packet.inner is not None:
+            packet = packet.inner
+        return packet.source
+
+    @property
+    def is_return(self) -> bool:
+        """Whether it was the answer."""
+        return self.path.direction is Direction.RETURN
+
+    @property
+    def pod_here(self) -> Pod | None:
+        """The pod that lives where it happened."""
+        return self.world.pod_in(self.space)
+
+    def called(self, address: IPAddress) -> str:
+        """`10.244.1.5 (demo/web-0 on vms103)`."""
+        pod = intent.pod_of(self.world, address)
+        if pod is None:
+            owners = self.world.owners(address)
+            return f"{address} ({owners[0].space.title})" if owners else str(address)
+        node = self.world.node_of(pod.host.space)
+        return f"{address} ({pod.title}{f' on {node}' if node else ''})"
+
+    def fault(
+        self,
+        name: str,
+        number: int | None,
+        sentence: str,
+        *,
+        fix: Fix | None = None,
+        evidence: tuple[Evidence, ...] = (),
+        severity: str = "error",
+    ) -> Fault:
+        """A fault at the case's place, with the walk's facts as evidence too."""
+        facts = tuple(
+            Evidence(kind=_kind(key), key=key, value=value, ns=self.here)
+            for key, value in self.cause.facts.items()
+        )
+        return Fault(
+            id=name,
+            number=number,
+            where=self.cause.where,
+            sentence=sentence,
+            evidence=(*facts, *evidence),
+            fix=fix,
+            severity=severity,
+        )
+
+
+def plain(case: Case) -> Fault:
+    """The kernel's reason as it is: for what no list has."""
+    return case.fault(f"kernel.{case.cause.code}", None, case.cause.text)
+
+
+def _kind(key: str) -> str:
+    if key.startswith("net."):
+        return "sysctl"
+    return {
+        "route": "route",
+        "route back": "route",
+        "prefix": "route",
+        "table": "route",
+        "mac": "neigh",
+        "target": "neigh",
+        "link": "link",
+        "handle": "rule",
+        "chain": "rule",
+    }.get(key, "packet")

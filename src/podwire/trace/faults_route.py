@@ -1,0 +1,205 @@
+"""Faults of routes: missing, swallowed, refusing, refused by source validation, looping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podwire.model.addressing import POD_GATEWAY
+from podwire.trace import intent
+from podwire.trace.schema import Evidence, Fault, Fix, Where
+
+if TYPE_CHECKING:
+    from podwire.model.addressing import IPAddress
+    from podwire.trace.case import Case
+    from podwire.trace.intent import Wanted
+    from podwire.trace.schema import Hop, Path
+    from podwire.trace.space import Space
+    from podwire.trace.world import World
+
+OWNER = "the agent of this node owns it: is it held, or stopped? (podwire agent release)"
+
+
+def nothing_leaves(case: Case) -> Fault:
+    """The sender itself has no route."""
+    pod = case.pod_here
+    if pod is None:
+        return no_route(case)
+    end = "cannot answer: it" if case.is_return else "cannot send:"
+    sentence = (
+        f"{case.here} {end} has no default route"
+        if case.is_return
+        else f"{case.here} has no default route and none to {case.target}: nothing left it"
+    )
+    return case.fault(
+        "route.pod-default-missing",
+        53 if case.is_return else 1,
+        sentence,
+        fix=Fix(
+            text=f"inside the pod: default via {POD_GATEWAY} dev {pod.interface}",
+            command=f"ip route add default via {POD_GATEWAY} dev {pod.interface} onlink",
+        ),
+    )
+
+
+def no_route(case: Case) -> Fault:
+    """A node has no route at all."""
+    wanted = _wanted(case.world, case.space, case.target)
+    if wanted is None:
+        return case.fault("route.missing", 13, f"{case.here} has no route to {case.target}")
+    local = wanted.destination.endswith("/32")
+    name = "route.missing-host-route" if local else "route.missing-block-route"
+    sentence = f"{case.here} has no route {wanted.destination} for {case.called(case.target)}"
+    return case.fault(
+        name,
+        44 if local else 13,
+        sentence,
+        fix=_add(wanted),
+        evidence=_evidence(case.here, wanted),
+    )
+
+
+def blackhole(case: Case) -> Fault:
+    """A blackhole covers the destination."""
+    prefix = case.cause.facts.get("prefix", "?")
+    wanted = intent.host_route(case.world, case.space, case.target)
+    if wanted is not None:
+        veth = wanted.route.split()[2]
+        sentence = (
+            f"{case.here} drops its block {prefix} (blackhole) and has no {wanted.destination} "
+            f"for the veth {veth} of {case.called(case.target)}"
+        )
+        number: int | None = 45
+        name = "route.missing-host-route"
+    else:
+        sentence = (
+            f"{case.here} drops {prefix} (blackhole) and has no longer route to "
+            f"{case.called(case.target)}"
+        )
+        number, name = 15, "route.blackhole"
+        wanted = intent.block_route(case.world, case.space, case.target)
+        if wanted is not None and wanted.destination == prefix:
+            wanted = None
+    return case.fault(
+        name,
+        number,
+        sentence,
+        fix=None if wanted is None else _add(wanted),
+        evidence=() if wanted is None else _evidence(case.here, wanted),
+    )
+
+
+def refusing_route(case: Case) -> Fault:
+    """An unreachable or prohibit route, or a rule that says so."""
+    route = case.cause.facts.get("route", "an ip rule")
+    sentence = f"{case.here} refuses {case.called(case.target)}: {route}"
+    return case.fault(
+        "route.refusing", 16, sentence, fix=Fix(text=f"delete it if unwanted: {route}")
+    )
+
+
+def reverse_path(case: Case) -> Fault:
+    """Source validation."""
+    facts = case.cause.facts
+    back = facts.get("route back", "none")
+    pod = intent.pod_of(case.world, case.origin)
+    local = pod is not None and pod.host.space is case.space
+    sentence = (
+        f"{case.here} drops it: rp_filter on {case.interface}, and the route back to "
+        f"{case.called(case.origin)} is: {back}"
+    )
+    number = 18 if local else 55 if case.is_return else 46
+    wanted = _wanted(case.world, case.space, case.origin)
+    fix = _add(wanted) if wanted is not None and local else None
+    if fix is None:
+        fix = Fix(
+            text=f"make the route back leave by {case.interface}, or loosen rp_filter there",
+            command="sysctl -w net/ipv4/conf/all/rp_filter=0 "
+            f"net/ipv4/conf/{case.interface}/rp_filter=0",
+        )
+    return case.fault("rpf.failed", number, sentence, fix=fix)
+
+
+def forwarding_off(case: Case) -> Fault:
+    """ip_forward, or the switch of one link."""
+    if case.cause.facts.get("net.ipv4.ip_forward") == "0":
+        sentence = f"{case.here} does not forward IPv4 (ip_forward=0)"
+        fix = Fix(text="switch it on", command="sysctl -w net/ipv4/ip_forward=1")
+        return case.fault("forwarding.off", 12, sentence, fix=fix)
+    owner = any(pod.host.link.name == case.interface for pod in case.world.pods.values())
+    sentence = (
+        f"forwarding is off on {case.interface} of {case.here}: what comes in there is dropped"
+    )
+    fix = Fix(text="switch it on", command=f"sysctl -w net/ipv4/conf/{case.interface}/forwarding=1")
+    return case.fault("forwarding.off-interface", 6 if owner else 47, sentence, fix=fix)
+
+
+def loop(case: Case) -> Fault:
+    """The packet goes round, or its TTL is spent."""
+    round_trip = _names(case.path.hops)
+    if case.cause.code == "ttl":
+        return case.fault("ttl.expired", 27, f"the TTL ends at {case.here} (way: {round_trip})")
+    sentence = f"{case.called(case.target)} is routed in a circle: {round_trip}"
+    return case.fault("route.loop", 27, sentence)
+
+
+def _names(hops: tuple[Hop, ...]) -> str:
+    names: list[str] = []
+    for hop in hops:
+        if hop.role != "port" and (not names or names[-1] != hop.where.netns):
+            names.append(hop.where.netns or "?")
+    return " → ".join(names)
+
+
+def swallowed(world: World, path: Path) -> Fault | None:
+    """A default route took a packet for which there should have been a better one.
+
+    Only namespaces that route for others, or nodes, are asked: a pod's default route is its way.
+    """
+    for hop in path.hops:
+        space = world.spaces[hop.inode]
+        if world.pod_in(space) is not None or hop.packet.inner is not None:
+            continue
+        step = next((each for each in hop.steps if each.component == "Routing"), None)
+        if step is None or step.detail.get("matched") != "0.0.0.0/0":
+            continue
+        target = hop.packet.destination
+        wanted = _wanted(world, space, target)
+        if wanted is not None:
+            return _swallowed_at(world, hop, target, wanted, str(step.detail.get("nexthop")))
+    return None
+
+
+def _swallowed_at(world: World, hop: Hop, target: IPAddress, wanted: Wanted, gateway: str) -> Fault:
+    here = hop.where.netns or "?"
+    local = wanted.destination.endswith("/32")
+    pod = intent.pod_of(world, target)
+    whose = "" if pod is None else f" ({pod.title})"
+    sentence = (
+        f"{target}{whose} follows the default route of {here} to {gateway}: "
+        f"the route {wanted.destination} is missing there"
+    )
+    route = Evidence(kind="route", key="matched", value=f"default via {gateway}", ns=here)
+    return Fault(
+        id="route.missing-host-route" if local else "route.missing-block-route",
+        number=44 if local else 14,
+        where=Where(node=hop.where.node, netns=hop.where.netns, interface=hop.where.interface),
+        sentence=sentence,
+        evidence=(route, *_evidence(here, wanted)),
+        fix=_add(wanted),
+    )
+
+
+def _wanted(world: World, space: Space, address: IPAddress) -> Wanted | None:
+    return intent.host_route(world, space, address) or intent.block_route(world, space, address)
+
+
+def _add(wanted: Wanted) -> Fix:
+    command = f"ip route replace {wanted.route}" if wanted.route else None
+    return Fix(text=OWNER, command=command)
+
+
+def _evidence(here: str, wanted: Wanted) -> tuple[Evidence, ...]:
+    return (
+        Evidence(kind="route", key=wanted.destination, value=None, expected=wanted.route, ns=here),
+        Evidence(kind="route", key="seen elsewhere", value=wanted.evidence),
+    )

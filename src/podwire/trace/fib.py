@@ -1,0 +1,233 @@
+"""The FIB: rules → tables → longest prefix → metric, as net/ipv4/fib_{rules,trie}.c do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podwire.model.addressing import contains
+from podwire.model.route import DEFAULT_TABLE, MAIN_TABLE, RouteKind
+from podwire.trace.space import MERGED, Lacking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.link import Link
+    from podwire.model.route import NextHop, Route, Rule
+    from podwire.trace.space import Space
+
+LOOPBACK = "lo"
+REFUSALS = {
+    "blackhole": RouteKind.BLACKHOLE,
+    "unreachable": RouteKind.UNREACHABLE,
+    "prohibit": RouteKind.PROHIBIT,
+}
+"""Actions of a rule that end the lookup."""
+END_OF_LOOKUP = frozenset(REFUSALS.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One question to the FIB."""
+
+    destination: IPAddress
+    source: IPAddress | None = None
+    iif: str = LOOPBACK
+    """Link the packet came in by; the loopback for packets made here."""
+    oif: int | None = None
+    """Only routes by this link count."""
+    mark: int = 0
+    tos: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the FIB says."""
+
+    kind: RouteKind | None
+    """None: no rule and no table has an answer (ENETUNREACH)."""
+    route: Route | None = None
+    rule: Rule | None = None
+    """None: the default rules, whose local and main tables are searched as one."""
+    hops: tuple[NextHop, ...] = ()
+    """The usable next hops; several with multipath."""
+
+
+def lookup(space: Space, query: Query) -> Decision:
+    """Ask the FIB of one namespace.
+
+    Raises:
+        Lacking: routes, rules, links or nexthop objects that decide were not read.
+    """
+    version = query.destination.version
+    if space.has_default_rules_only(version):
+        for table in (MERGED, DEFAULT_TABLE):
+            decision = _search(space, table, query)
+            if decision is not None:
+                return decision
+        return Decision(kind=None)
+    return _by_rules(space, [rule for rule in space.rules if rule.family == version], query)
+
+
+def _by_rules(space: Space, rules: list[Rule], query: Query) -> Decision:
+    resume_at = 0
+    for rule in rules:
+        if rule.priority < resume_at or not rule_matches(space, rule, query):
+            continue
+        if rule.action == "goto":
+            resume_at = rule.target or 0
+            continue
+        if rule.action in REFUSALS:
+            return Decision(kind=REFUSALS[rule.action], rule=rule)
+        if rule.action != "lookup":
+            continue
+        decision = _search(space, rule.table, query)
+        if decision is not None and not _suppressed(rule, decision):
+            return Decision(kind=decision.kind, route=decision.route, rule=rule, hops=decision.hops)
+    return Decision(kind=None)
+
+
+def _suppressed(rule: Rule, decision: Decision) -> bool:
+    """`suppress_prefixlength N`: an answer no longer than N counts as none."""
+    if rule.suppress_prefix_length is None or decision.route is None:
+        return False
+    # An error route has no fib_info to compare; fib4_rule_suppress never sees it.
+    if decision.kind in END_OF_LOOKUP:
+        return False
+    return decision.route.key.destination.prefixlen <= rule.suppress_prefix_length
+
+
+def rule_matches(space: Space, rule: Rule, query: Query) -> bool:
+    """Whether the rule applies.
+
+    Raises:
+        Lacking: the rule has a selector that is not modelled, and nothing else excludes it.
+    """
+    matches = (
+        (rule.iif is None or rule.iif == query.iif)
+        and (rule.oif is None or rule.oif == _name(space, query.oif))
+        and _covers(rule.destination, query.destination)
+        and _covers(rule.source, query.source)
+        and _mark_matches(rule, query.mark)
+        and rule.tos in {0, query.tos}
+    )
+    if rule.not_modelled and (matches or rule.invert):
+        what = ", ".join(sorted(rule.not_modelled))
+        raise Lacking(f"ip rule {rule.priority} of {space.title}", f"{what} is not modelled")
+    return matches is not rule.invert
+
+
+def _covers(network: IPNetwork | None, address: IPAddress | None) -> bool:
+    if network is None:
+        return True
+    if address is None:
+        return network.prefixlen == 0
+    return contains(network, address)
+
+
+def _mark_matches(rule: Rule, mark: int) -> bool:
+    if rule.mark is None:
+        return True
+    mask = 0xFFFFFFFF if rule.mark_mask is None else rule.mark_mask
+    return (mark ^ rule.mark) & mask == 0
+
+
+def _name(space: Space, index: int | None) -> str | None:
+    return None if index is None or index not in space.links else space.links[index].name
+
+
+def _search(space: Space, table: int, query: Query) -> Decision | None:
+    """The best route of one table; None when it has none, or says *throw*."""
+    for route in _covering(space, table, query.destination):
+        if route.key.tos not in {0, query.tos}:
+            continue
+        if route.kind is RouteKind.THROW:
+            return None
+        if route.kind in END_OF_LOOKUP:
+            return Decision(kind=route.kind, route=route)
+        hops = usable_hops(space, route, query.oif)
+        if hops:
+            return Decision(kind=route.kind, route=route, hops=hops)
+    return None
+
+
+def _covering(space: Space, table: int, destination: IPAddress) -> Iterator[Route]:
+    """Routes that cover the address, longest prefix first, then in the kernel's order."""
+    networks = space.tables.get((destination.version, table), {})
+    number, bits = int(destination), destination.max_prefixlen
+    for length in sorted(networks, reverse=True):
+        masked = number >> (bits - length) << (bits - length) if length else 0
+        yield from networks[length].get(masked, ())
+
+
+def usable_hops(space: Space, route: Route, oif: int | None = None) -> tuple[NextHop, ...]:
+    """The next hops the kernel would take, in order.
+
+    Raises:
+        Lacking: the route's next hops live in a nexthop object that was not read.
+    """
+    if not route.hops and route.nexthop_id is not None:
+        raise Lacking(
+            f"nexthop {route.nexthop_id} of {space.title}",
+            f"route {route.key.destination} points to a nexthop object, and those are not read",
+        )
+    return tuple(hop for hop in route.hops if _is_usable(space, hop) and oif in {None, hop.device})
+
+
+def _is_usable(space: Space, hop: NextHop) -> bool:
+    link = None if hop.device is None else space.links.get(hop.device)
+    if link is None:
+        return not hop.dead
+    if not link.up:
+        return False
+    # A link without carrier only marks its routes; they are used all the same unless told not to.
+    return link.carrier or not space.highest(link, "ignore_routes_with_linkdown", "0")
+
+
+def covering_routes(space: Space, destination: IPAddress, table: int = MAIN_TABLE) -> list[Route]:
+    """All routes of one table that cover the address, the longest prefix first."""
+    return list(_covering(space, table, destination))
+
+
+def describe(space: Space, route: Route, hop: NextHop | None = None) -> str:
+    """The route in the words of `ip route`."""
+    words = [] if route.kind is RouteKind.UNICAST else [route.kind.name.lower()]
+    destination = route.key.destination
+    words.append("default" if destination.prefixlen == 0 else _short(str(destination)))
+    chosen = hop if hop is not None else (route.hops[0] if len(route.hops) == 1 else None)
+    if chosen is not None:
+        if chosen.gateway is not None:
+            words += ["via", str(chosen.gateway)]
+        device = _name(space, chosen.device)
+        if device is not None and route.kind not in END_OF_LOOKUP:
+            words += ["dev", device]
+    words += ["proto", protocol_name(route.protocol)]
+    if chosen is not None and chosen.onlink:
+        words.append("onlink")
+    return " ".join(words)
+
+
+def _short(text: str) -> str:
+    return text.removesuffix("/32") if ":" not in text else text.removesuffix("/128")
+
+
+PROTOCOL_NAMES = {2: "kernel", 3: "boot", 4: "static", 12: "bird", 16: "dhcp", 80: "podwire"}
+"""RTPROT_*, and ours."""
+
+
+def protocol_name(number: int) -> str:
+    """`bird`, `kernel` …, or the number."""
+    return PROTOCOL_NAMES.get(number, str(number))
+
+
+def out_link(space: Space, hop: NextHop) -> Link:
+    """The link of a next hop.
+
+    Raises:
+        Lacking: the link is not among those read.
+    """
+    link = None if hop.device is None else space.links.get(hop.device)
+    if link is None:
+        raise Lacking(f"link {hop.device} of {space.title}", "the route names it, links do not")
+    return link

@@ -1,0 +1,123 @@
+"""Intent: which route a namespace should have for an address, told by its neighbours' state.
+
+Nothing here asks a datastore. That a pod hangs on a node's veth, that another node drops the block
+as its own, that all other nodes have a route: these are kernel facts, and they are the evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podwire.model.route import MAIN_TABLE, NextHop, Route, RouteKind
+from podwire.trace import ends, fib
+from podwire.trace.space import Lacking, Space
+
+if TYPE_CHECKING:
+    from podwire.model.addressing import IPAddress
+    from podwire.trace.world import Pod, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A route that is missing."""
+
+    destination: str
+    route: str
+    """As `ip route add` takes it; empty when the next hop cannot be told."""
+    evidence: str
+    """Why it should be there."""
+
+
+def pod_of(world: World, address: IPAddress | None) -> Pod | None:
+    """The pod that has an address, or whose node routes it to it."""
+    if address is None:
+        return None
+    for port in world.owners(address):
+        pod = world.pod_in(port.space)
+        if pod is not None:
+            return pod
+    return ends.pod_routed(world, address)
+
+
+def host_route(world: World, space: Space, address: IPAddress) -> Wanted | None:
+    """The /32 into the veth of a pod that hangs on this very namespace."""
+    pod = pod_of(world, address)
+    if pod is None or pod.host.space is not space:
+        return None
+    name = pod.host.link.name
+    return Wanted(
+        destination=f"{address}/32",
+        route=f"{address}/32 dev {name} scope link",
+        evidence=f"{name} of {space.title} leads to {pod.title}, which has {address}",
+    )
+
+
+def block_route(world: World, space: Space, address: IPAddress) -> Wanted | None:
+    """The route to the block of an address that lives elsewhere, as others know it."""
+    for other in world.spaces.values():
+        if other is space or world.pod_in(other) is not None:
+            continue
+        found = _block_in(other, address)
+        if found is None:
+            continue
+        destination = str(found.key.destination)
+        via = _next_hop(world, space, address)
+        return Wanted(
+            destination=destination,
+            route=f"{destination} {via}" if via else "",
+            evidence=f"{other.title} has: {fib.describe(other, found)}",
+        )
+    return None
+
+
+def _block_in(space: Space, address: IPAddress) -> Route | None:
+    """The longest route of a namespace that covers the address, single hosts and default aside."""
+    try:
+        routes = fib.covering_routes(space, address, MAIN_TABLE)
+    except Lacking:
+        return None
+    for route in routes:
+        between = 0 < route.key.destination.prefixlen < route.key.destination.max_prefixlen
+        if between and route.kind in {RouteKind.BLACKHOLE, RouteKind.UNICAST}:
+            return route
+    return None
+
+
+def _next_hop(world: World, space: Space, address: IPAddress) -> str:
+    """`via … dev …` to the node of a pod, in the way this namespace reaches its other nodes."""
+    pod = pod_of(world, address)
+    if pod is None:
+        return ""
+    there: set[IPAddress] = {
+        each.interface.ip
+        for addresses in pod.host.space.addresses.values()
+        for each in addresses
+        if each.interface.version == 4
+    }
+    for device in space.links.values():
+        if device.kind == "vxlan":
+            for entry in space.fdb:
+                if entry.device == device.index and entry.destination in there:
+                    for (index, gateway), neighbour in space.neighbours.items():
+                        if index == device.index and neighbour.mac == entry.mac:
+                            return f"via {gateway} dev {device.name} onlink"
+    tunnel = next((each for each in space.links.values() if each.kind == "ipip" and each.up), None)
+    for hop in _hops_to(space, there):
+        assert hop.device is not None
+        name = space.links[hop.device].name if tunnel is None else tunnel.name
+        return f"via {hop.gateway} dev {name}" + (" onlink" if tunnel is not None else "")
+    return ""
+
+
+def _hops_to(space: Space, addresses: set[IPAddress]) -> list[NextHop]:
+    """Next hops to those of a node's addresses that are on a subnet of ours."""
+    found = []
+    for index, carried in space.addresses.items():
+        link = space.links[index]
+        if link.loopback or link.kind in {"vxlan", "ipip"}:
+            continue
+        for each in carried:
+            near = [one for one in addresses if one in each.interface.network]
+            found += [NextHop(device=index, gateway=one) for one in near]
+    return found

@@ -1,0 +1,233 @@
+"""The words and values of a trace: dispositions, steps, hops, faults. The JSON follows from these.
+
+Shape: `podwire.trace/v1`, documented in docs/reference/trace.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from podwire.model.addressing import IPAddress
+    from podwire.trace.flow import Flow, Packet
+
+SCHEMA = "podwire.trace/v1"
+
+
+class Disposition(StrEnum):
+    """What becomes of a packet and its answer; a fixed list."""
+
+    DELIVERED_AND_ANSWERED = "DELIVERED_AND_ANSWERED"
+    DELIVERED_NO_ANSWER = "DELIVERED_NO_ANSWER"
+    ANSWERED_BY_OTHER = "ANSWERED_BY_OTHER"
+    DENIED = "DENIED"
+    REJECTED = "REJECTED"
+    NO_ROUTE = "NO_ROUTE"
+    NULL_ROUTED = "NULL_ROUTED"
+    ROUTE_UNREACHABLE = "ROUTE_UNREACHABLE"
+    RPF_FAILED = "RPF_FAILED"
+    FORWARDING_OFF = "FORWARDING_OFF"
+    NEIGHBOR_FAILED = "NEIGHBOR_FAILED"
+    NOT_FOR_ME = "NOT_FOR_ME"
+    TOO_BIG = "TOO_BIG"
+    TTL_EXPIRED = "TTL_EXPIRED"
+    LOOP = "LOOP"
+    LOST_ON_LINK = "LOST_ON_LINK"
+    MISMATCH = "MISMATCH"
+    UNEXPLAINED = "UNEXPLAINED"
+    INSUFFICIENT_INFO = "INSUFFICIENT_INFO"
+
+    @property
+    def exit_code(self) -> int:
+        """0 reachable, 1 not, 2 other path than predicted, 3 unexplained, 4 not enough known."""
+        return _EXIT_CODES.get(self, 1)
+
+
+_EXIT_CODES = {
+    Disposition.DELIVERED_AND_ANSWERED: 0,
+    Disposition.MISMATCH: 2,
+    Disposition.UNEXPLAINED: 3,
+    Disposition.INSUFFICIENT_INFO: 4,
+}
+
+
+class Direction(StrEnum):
+    """There, or back."""
+
+    FORWARD = "forward"
+    RETURN = "return"
+
+
+def _nothing() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """A place: node, namespace, link; None where it does not apply."""
+
+    node: str | None = None
+    netns: str | None = None
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing the kernel does at a place, with the state that makes it do so."""
+
+    component: str
+    """ARP, Policy, Routing, RPF, Forwarding, Tunnel, MTU, Link, Socket."""
+    action: str
+    """RECEIVED, FORWARDED, PERMITTED, DENIED, REJECTED, ENCAPSULATED, DECAPSULATED, DELIVERED,
+    DROPPED."""
+    text: str
+    """For people: what decided, in the words of `ip`."""
+    detail: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    by: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """The packet at one link of one namespace, and what is decided there."""
+
+    inode: int
+    where: Where
+    side: str
+    """in or out."""
+    packet: Packet
+    steps: tuple[Step, ...] = ()
+    position: str | None = None
+    """P1 … P8 on the way there, R1 … R8 on the way back; None at other places."""
+    role: str = "link"
+    """link, port (of a bridge), tunnel."""
+    mtu: int | None = None
+    """MTU of the link."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why a walk ended where it did; `code` picks the fault that explains it."""
+
+    code: str
+    where: Where
+    inode: int
+    text: str
+    """The kernel's reason in one sentence."""
+    facts: Mapping[str, str] = field(default_factory=_nothing)
+    icmp: str | None = None
+    """Type/code of the error the kernel sends back; None: silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """An input that was missing and would have decided."""
+
+    what: str
+    why: str
+    decides: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One ARP question on the way."""
+
+    asker: str
+    target: IPAddress
+    replier: str | None
+    mac: str | None
+    kind: str
+    """proxy, own or none."""
+    predicted: str
+    """What the neighbour table and the segment say, in words."""
+    delay_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One way through the network, in one direction."""
+
+    direction: Direction
+    branch: int
+    disposition: Disposition
+    hops: tuple[Hop, ...]
+    cause: Cause | None = None
+    gap: Gap | None = None
+    questions: tuple[Question, ...] = ()
+    remarks: tuple[Cause, ...] = ()
+    """What works and yet deserves a word: a late proxy answer, fragments …"""
+    reached: int | None = None
+    """Inode of the namespace that took the packet; None when none did."""
+    arrived: Packet | None = None
+    """The packet as its receiver got it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One piece of kernel state that supports a sentence."""
+
+    kind: str
+    """route, sysctl, neigh, fdb, link, rule, address, socket."""
+    key: str
+    value: str | None
+    expected: str | None = None
+    ns: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fix:
+    """What would help."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A named cause with its place and the state that shows it."""
+
+    id: str
+    number: int | None
+    """Row of the fault catalogue, when it is a listed one."""
+    where: Where
+    sentence: str
+    evidence: tuple[Evidence, ...] = ()
+    fix: Fix | None = None
+    severity: str = "error"
+    """error, or warning when packets pass all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndView:
+    """One end of the flow as it was resolved."""
+
+    kind: str
+    """pod, node, netns, address."""
+    title: str
+    ip: IPAddress | None
+    namespace: str | None = None
+    pod: str | None = None
+    node: str | None = None
+    netns: str | None = None
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The whole answer."""
+
+    flow: Flow
+    source: EndView
+    destination: EndView
+    disposition: Disposition
+    summary: str
+    confidence: str
+    faults: tuple[Fault, ...]
+    paths: tuple[Path, ...]
+    gaps: tuple[Gap, ...]
+    path_mtu: int | None = None
+    """Largest packet that passes there without being cut; None when the walk did not arrive."""
