@@ -1,0 +1,166 @@
+"""From documents to writes: check everything against the datastore first, then write at once."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from podwire.boundary import Verb, Write
+from podwire.cli.yamlfile import refuse
+from podwire.errors import BadInput, Conflict, Stale
+from podwire.model import codec, keys
+from podwire.model.pool import IPPool
+from podwire.model.shape import Fault
+from podwire.model.validate import (
+    build,
+    check_change,
+    check_document,
+    check_overlap,
+    document_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podwire.boundary import Entry, Store
+    from podwire.cli.yamlfile import Document
+    from podwire.model.addressing import IPNetwork
+    from podwire.model.resource import Stored
+
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One document and what it does."""
+
+    document: Document
+    key: str
+    entry: Entry | None
+    """What is stored."""
+    value: Stored
+
+
+def check_documents(documents: Sequence[Document], namespace: str) -> None:
+    """Everything that can be said without a datastore.
+
+    Raises:
+        BadInput: with all faults of all documents.
+    """
+    faults: list[tuple[Document, Fault]] = []
+    seen: dict[str, Document] = {}
+    for document in documents:
+        found = [*document.faults, *check_document(document.value)]
+        if not found:
+            first = seen.setdefault(document_key(document.value, namespace), document)
+            if first is not document:
+                name = document.value["metadata"]["name"]
+                problem = f"{name} was given before, at {first.place(('metadata', 'name'))}"
+                found = [Fault(("metadata", "name"), problem, "keep one of them")]
+        faults += [(document, fault) for fault in found]
+    refuse(faults)
+
+
+def apply_documents(store: Store, documents: Sequence[Document], namespace: str) -> Counter[str]:
+    """Create or replace what the documents describe; returns how many of each kind.
+
+    Raises:
+        BadInput: something does not go together with what is stored; nothing was written.
+        Conflict: an object was changed since the document was read from the datastore.
+    """
+    for _ in range(TRIES):
+        changes = plan_changes(store, documents, namespace)
+        try:
+            _write(store, [_write_of(change) for change in changes])
+        except Stale:
+            continue
+        return Counter(change.document.value["kind"] for change in changes)
+    raise Conflict("others keep changing the same resources", fix="apply again")
+
+
+def plan_changes(store: Store, documents: Sequence[Document], namespace: str) -> list[Change]:
+    """What applying would write.
+
+    Raises:
+        BadInput, Conflict: as `apply_documents`.
+    """
+    changes = [_change(store, document, namespace) for document in documents]
+    faults: list[tuple[Document, Fault]] = []
+    for change in changes:
+        if change.entry is not None:
+            before = codec.decode(change.key, change.entry.value)
+            faults += [(change.document, fault) for fault in check_change(before, change.value)]
+    faults += _collisions(store, changes)
+    refuse(faults)
+    return changes
+
+
+def _change(store: Store, document: Document, namespace: str) -> Change:
+    key = document_key(document.value, namespace)
+    entry = store.get(key)
+    wanted = document.value["metadata"].get("resourceVersion")
+    if wanted and (entry is None or entry.revision != wanted):
+        what = f"{document.value['kind']} {document.value['metadata']['name']}"
+        raise Conflict(
+            f"{document.place(('metadata', 'resourceVersion'))}: {what} was changed since it was"
+            f" read (resourceVersion {wanted})",
+            fix="get it again and repeat your change, or leave resourceVersion out",
+        )
+    value: Any = build(document.value, None if entry is None else entry.value, namespace)
+    if entry is None:
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata = replace(value.metadata, uid=str(uuid.uuid4()), created=created)
+    else:
+        before: Any = codec.decode(key, entry.value)
+        metadata = replace(value.metadata, uid=before.metadata.uid, created=before.metadata.created)
+    return Change(document=document, key=key, entry=entry, value=replace(value, metadata=metadata))
+
+
+def _collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document, Fault]]:
+    """New pools must not overlap stored ones, nor each other."""
+    new = [change for change in changes if change.entry is None and type(change.value) is IPPool]
+    if not new:
+        return []
+    pools = [pool for entry in store.list(keys.POOLS).entries if (pool := _pool(entry))]
+    blocks: list[IPNetwork] = [
+        block
+        for prefix in (keys.BLOCKS4, keys.BLOCKS6)
+        for entry in store.list(prefix).entries
+        if (block := keys.parse_block_key(entry.key)) is not None
+    ]
+    faults = []
+    for change in new:
+        assert isinstance(change.value, IPPool)
+        found = check_overlap(change.value, pools, blocks)
+        faults += [(change.document, fault) for fault in found]
+        pools.append(change.value)
+    return faults
+
+
+def _pool(entry: Entry) -> IPPool | None:
+    try:
+        return codec.decode_pool(entry.key, entry.value)
+    except BadInput:  # somebody's broken pool is told of by `get`, and is no reason to refuse ours
+        return None
+
+
+def _write_of(change: Change) -> Write:
+    value = codec.encode(change.value)
+    if change.entry is None:
+        return Write(verb=Verb.CREATE, key=change.key, value=value)
+    return Write(verb=Verb.UPDATE, key=change.key, value=value, revision=change.entry.revision)
+
+
+def _write(store: Store, writes: Sequence[Write]) -> None:
+    if store.can_batch:
+        store.batch(writes)
+        return
+    for write in writes:
+        assert write.value is not None
+        if write.revision is None:
+            store.create(write.key, write.value)
+        else:
+            store.update(write.key, write.value, write.revision)

@@ -1,0 +1,234 @@
+"""`podwire get|apply|delete`: Calico's v3 resources in the datastore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from podwire.cli.applying import apply_documents, check_documents
+from podwire.cli.context import datastore_option, open_datastore
+from podwire.cli.kinds import find_kind
+from podwire.cli.main import complain
+from podwire.cli.removal import remove_pool
+from podwire.cli.tables import columns, output
+from podwire.cli.yamlfile import read_documents, refuse
+from podwire.drivers.clock import SystemClock
+from podwire.drivers.store import ensure_cluster
+from podwire.errors import BadInput, InUse, NotFound, PodwireError, Stale
+from podwire.model import codec, keys
+from podwire.model.codec import API_VERSION
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Sequence
+
+    from podwire.boundary import Entry, Store
+    from podwire.cli.kinds import Kind
+
+KIND_HELP = "KIND is ippool, node, workloadendpoint (wep), ipreservation or clusterinfo."
+DEFAULT_NAMESPACE = "default"
+TRIES = 5
+
+namespace_option = click.option(
+    "-n", "--namespace", default=DEFAULT_NAMESPACE, metavar="NS", help="Namespace of the resources."
+)
+files_option = click.option(
+    "-f", "--filename", "files", multiple=True, metavar="FILE", help="A file, a directory, or -."
+)
+
+
+@click.command(epilog=KIND_HELP + " Also blockaffinity, read-only.")
+@click.argument("kind")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
+@namespace_option
+@click.option("-A", "--all-namespaces", is_flag=True, help="Resources of all namespaces.")
+@datastore_option
+@click.pass_context
+def get(
+    ctx: click.Context,
+    kind: str,
+    names: tuple[str, ...],
+    format: str | None,
+    namespace: str,
+    all_namespaces: bool,
+) -> None:
+    """Show resources: all of a KIND, or the ones named."""
+    found = find_kind(kind)
+    store = open_datastore(ctx)
+    entries = _entries(store, found, names, namespace, everywhere=all_namespaces)
+    if format in {"json", "yaml"}:
+        shown = [found.wire(entry) for entry in entries]
+        click.echo(output(shown[0] if len(names) == 1 else _list(found, shown), format), nl=False)
+        return
+    header = found.header(wide=format == "wide", all_namespaces=all_namespaces)
+    rows, broken = [], 0
+    for entry in entries:
+        try:
+            rows.append(found.row(codec.decode(entry.key, entry.value), header))
+        except BadInput as error:
+            click.echo(f"warning: {error}", err=True)
+            broken += 1
+    click.echo(columns(header, rows), nl=False)
+    if broken:
+        ctx.exit(1)
+
+
+@click.command()
+@files_option
+@namespace_option
+@datastore_option
+@click.pass_context
+def apply(ctx: click.Context, files: tuple[str, ...], namespace: str) -> None:
+    """Create or replace the resources that FILE describes, all of them or none."""
+    if not files:
+        raise BadInput("apply: no file was given", fix="write -f FILE, or -f - for standard input")
+    documents = read_documents(files)
+    check_documents(documents, namespace)
+    store = open_datastore(ctx, create=True)
+    ensure_cluster(store)
+    _tell("applied", apply_documents(store, documents, namespace))
+
+
+@click.command(epilog=KIND_HELP)
+@click.argument("kind", required=False)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@files_option
+@namespace_option
+@click.option("-s", "--skip-not-exists", is_flag=True, help="What does not exist is no error.")
+@datastore_option
+@click.pass_context
+def delete(
+    ctx: click.Context,
+    kind: str | None,
+    names: tuple[str, ...],
+    files: tuple[str, ...],
+    namespace: str,
+    skip_not_exists: bool,
+) -> None:
+    """Delete resources: KIND NAME..., or what FILE describes."""
+    wanted = _wanted(kind, names, files, namespace)
+    store = open_datastore(ctx)
+    deleted: dict[str, int] = {}
+    failures: list[PodwireError] = []
+    for found, spot, name in wanted:
+        try:
+            _delete(store, found, spot, name)
+        except NotFound as error:
+            if not skip_not_exists:
+                failures.append(error)
+        except InUse as error:
+            failures.append(error)
+        else:
+            deleted[found.name] = deleted.get(found.name, 0) + 1
+    if deleted:
+        _tell("deleted", deleted)
+    elif not failures:
+        click.echo("No resource was there to delete")
+    for failure in failures[:-1]:
+        complain(failure)
+    if failures:
+        raise failures[-1]
+
+
+def _entries(
+    store: Store, kind: Kind, names: Sequence[str], namespace: str, *, everywhere: bool
+) -> Sequence[Entry]:
+    if names and everywhere and kind.namespaced:
+        raise BadInput("a name needs one namespace", fix="write -n NAMESPACE instead of -A")
+    if not names or kind.name == "BlockAffinity":
+        narrow = kind.namespaced and not everywhere
+        prefix = keys.endpoint_prefix(namespace) if narrow else kind.prefix
+        entries = store.list(prefix).entries
+        if kind.name != "BlockAffinity":
+            return entries
+        entries = tuple(entry for entry in entries if keys.parse_affinity_key(entry.key))
+        named = {kind.wire(entry)["metadata"]["name"]: entry for entry in entries}
+        if not names:
+            return entries
+    else:
+        named = {
+            name: entry
+            for name in names
+            if (entry := store.get(kind.key(namespace, name))) is not None
+        }
+    missing = [name for name in names if name not in named]
+    if missing:
+        raise _absent(kind, namespace, missing[0])
+    return [named[name] for name in names]
+
+
+def _list(kind: Kind, items: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "kind": f"{kind.name}List",
+        "apiVersion": API_VERSION,
+        "metadata": {},
+        "items": list(items),
+    }
+
+
+def _wanted(
+    kind: str | None, names: Sequence[str], files: Sequence[str], namespace: str
+) -> list[tuple[Kind, str, str]]:
+    """Kind, namespace and name of everything to delete."""
+    if files:
+        if kind is not None:
+            raise BadInput("delete: give either KIND and NAME, or -f FILE", fix="leave one out")
+        documents = read_documents(files)
+        found = []
+        for document in documents:
+            value = document.value if isinstance(document.value, dict) else {}
+            metadata = value.get("metadata")
+            name = metadata.get("name") if isinstance(metadata, dict) else None
+            refuse([(document, fault) for fault in document.faults])
+            if not isinstance(value.get("kind"), str) or not isinstance(name, str):
+                raise BadInput(f"{document.place(())}: kind or metadata.name is missing")
+            assert isinstance(metadata, dict)
+            spot = metadata.get("namespace") or namespace
+            found.append((find_kind(value["kind"]), str(spot), name))
+        return found
+    if kind is None or not names:
+        raise BadInput(
+            "delete: no resource was named", fix="write KIND NAME, or -f FILE; all are never meant"
+        )
+    return [(find_kind(kind), namespace, name) for name in names]
+
+
+def _delete(store: Store, kind: Kind, namespace: str, name: str) -> None:
+    if kind.read_only is not None:
+        raise BadInput(f"{kind.name} cannot be deleted: {kind.read_only}")
+    if kind.name == "ClusterInformation":
+        raise InUse(f"ClusterInformation {name} is the cluster itself and cannot be deleted")
+    key = kind.key(namespace, name)
+    for attempt in range(TRIES):
+        entry = store.get(key)
+        if entry is None:
+            raise _absent(kind, namespace, name)
+        try:
+            if kind.name == "IPPool":
+                remove_pool(store, key, SystemClock())
+            else:
+                store.delete(key, entry.revision)
+        except Stale:
+            if attempt == TRIES - 1:
+                raise
+        else:
+            return
+
+
+def _absent(kind: Kind, namespace: str, name: str) -> NotFound:
+    place = f" in namespace {namespace}" if kind.namespaced else ""
+    return NotFound(
+        f"{kind.name} {name} does not exist{place}",
+        fix=f"see what there is: podwire get {kind.name.lower()}"
+        + (" -A" if kind.namespaced else ""),
+    )
+
+
+def _tell(done: str, counts: Counter[str] | dict[str, int]) -> None:
+    if len(counts) == 1:
+        ((kind, count),) = counts.items()
+        click.echo(f"Successfully {done} {count} '{kind}' resource(s)")
+    else:
+        click.echo(f"Successfully {done} {sum(counts.values())} resource(s)")

@@ -1,0 +1,209 @@
+"""Resource files: YAML or JSON documents, each value with its line, every fault gathered.
+
+The ordinary loaders drop line numbers and let a second key of the same name win silently.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from podwire.errors import BadInput
+from podwire.model.shape import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from podwire.model.resource import JSON
+    from podwire.model.shape import Path as FieldPath
+
+LARGEST = 1_000_000
+"""Values in one file; aliases of aliases can make billions of a few lines."""
+SUFFIXES = (".yaml", ".yml", ".json")
+_TAG = "tag:yaml.org,2002:"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One document of a file, as plain JSON values."""
+
+    source: str
+    """The file as it was named; `<stdin>` for standard input."""
+    value: JSON
+    lines: Mapping[FieldPath, int]
+    """Line of every field and list member, counted from 1."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with it as YAML: keys given twice, and the like."""
+
+    def place(self, path: FieldPath) -> str:
+        """`file:line` of a field; of what holds it when it is missing."""
+        while path not in self.lines and path:
+            path = path[:-1]
+        return f"{self.source}:{self.lines.get(path, 1)}"
+
+
+def read_documents(names: Iterable[str]) -> tuple[Document, ...]:
+    """The documents of files, directories (their YAML and JSON files) and `-`.
+
+    A document of kind List (or …List) stands for its items.
+
+    Raises:
+        BadInput: a file cannot be read, is no YAML, or holds nothing; names file and line.
+    """
+    found: list[Document] = []
+    for name in names:
+        for source, text in _texts(name):
+            documents = parse_documents(text, source)
+            if not documents:
+                raise BadInput(f"{source}: there is no document in it", fix="write a resource")
+            found += documents
+    return tuple(found)
+
+
+def parse_documents(text: str, source: str) -> tuple[Document, ...]:
+    """The documents of one text; empty ones are left out.
+
+    Raises:
+        BadInput: the text is no YAML; names line and column.
+    """
+    try:
+        # Composing makes no Python objects from tags, so no tag can run anything.
+        nodes = list(yaml.compose_all(text, Loader=_LOADER))
+        documents = [_document(node, source) for node in nodes if node is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = source if mark is None else f"{source}:{mark.line + 1}:{mark.column + 1}"
+        raise BadInput(f"{place}: is not YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = str(error).partition("\n")[0] or "nested too deeply"
+        raise BadInput(f"{source}: is not YAML: {problem}") from None
+    return tuple(
+        part for document in documents if document.value is not None for part in _items(document)
+    )
+
+
+def refuse(faults: Sequence[tuple[Document, Fault]]) -> None:
+    """Raise all faults as one error, in the order of the lines.
+
+    Raises:
+        BadInput: there are faults; one line each, beginning with file and line.
+    """
+    if not faults:
+        return
+    lines = [
+        f"{document.place(fault.path)}: {fault}"
+        + (f" ({fault.fix})" if fault.fix and len(faults) > 1 else "")
+        for document, fault in faults
+    ]
+    count = f"\n{len(lines)} faults; nothing was written" if len(lines) > 1 else ""
+    raise BadInput("\n".join(lines) + count, fix=faults[0][1].fix if len(faults) == 1 else None)
+
+
+def _texts(name: str) -> Iterable[tuple[str, str]]:
+    if name == "-":
+        yield "<stdin>", _decoded(sys.stdin.buffer.read(), "<stdin>")
+        return
+    path = Path(name)
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+            if not files:
+                raise BadInput(f"{name}: there is no {', '.join(SUFFIXES)} file in this directory")
+        else:
+            files = [path]
+        for file in files:
+            yield str(file), _decoded(file.read_bytes(), str(file))
+    except FileNotFoundError:
+        raise BadInput(f"{name}: there is no such file") from None
+    except OSError as error:
+        raise BadInput(f"{name}: cannot be read: {error.strerror}") from None
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"{source}:{line}: is not UTF-8 text", fix="save the file as UTF-8"
+        ) from None
+
+
+def _document(node: yaml.Node, source: str) -> Document:
+    reader = _Reader()
+    value = reader.read(node, ())
+    return Document(source=source, value=value, lines=reader.lines, faults=tuple(reader.faults))
+
+
+def _items(document: Document) -> Iterable[Document]:
+    value = document.value
+    kind = value.get("kind") if isinstance(value, dict) else None
+    items = value.get("items") if isinstance(value, dict) else None
+    if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
+        yield document
+        return
+    for position, item in enumerate(items):
+        top: FieldPath = ("items", position)
+        yield Document(
+            source=document.source,
+            value=item,
+            lines={path[2:]: n for path, n in document.lines.items() if path[:2] == top},
+            faults=tuple(
+                Fault(fault.path[2:], fault.problem, fault.fix)
+                for fault in document.faults
+                if fault.path[:2] == top
+            ),
+        )
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns YAML nodes into JSON values and remembers the lines."""
+
+    lines: dict[FieldPath, int] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    _scalars: yaml.SafeLoader = field(default_factory=lambda: yaml.SafeLoader(""))
+
+    def read(self, node: yaml.Node, path: FieldPath) -> JSON:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if len(self.lines) > LARGEST:
+            raise yaml.YAMLError(f"more than {LARGEST} values")
+        match node:
+            case yaml.MappingNode():
+                return self._mapping(node, path)
+            case yaml.SequenceNode():
+                return [self.read(item, (*path, n)) for n, item in enumerate(node.value)]
+            case _:
+                return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, JSON]:
+        value: dict[str, JSON] = {}
+        for key, item in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            here = (*path, str(name))
+            line = key.start_mark.line + 1
+            if name is None or key.tag == f"{_TAG}merge":
+                self.lines.setdefault(here, line)
+                self.faults.append(Fault(here, "cannot be a key", "write every field out"))
+            elif name in value:
+                problem = f"is given twice, in line {self.lines[here]} and again in line {line}"
+                self.faults.append(Fault(here, problem, "keep one of them"))
+            else:
+                self.lines[here] = line
+                value[name] = self.read(item, here)
+        return value
+
+    def _scalar(self, node: yaml.Node, path: FieldPath) -> JSON:
+        # A time stays the text it was written as; so does whatever has a tag of its own.
+        if node.tag.removeprefix(_TAG) not in {"int", "float", "bool", "null"}:
+            return str(node.value)
+        try:
+            return self._scalars.construct_object(node)
+        except (ValueError, yaml.YAMLError):
+            self.faults.append(Fault(path, f"{node.value!r} is no number", "put it in quotes"))
+            return None

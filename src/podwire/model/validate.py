@@ -1,0 +1,205 @@
+"""Whether what a person wrote may become an object of the datastore. Pure."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+from podwire.model import codec, keys
+from podwire.model.addressing import parse_network
+from podwire.model.node import ClusterInformation, Routing
+from podwire.model.pool import IPPool, Mode, Use
+from podwire.model.shape import Fault, carry_over, without_nulls
+from podwire.model.shapes import SHAPES
+from podwire.model.wire import json_type, thaw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from podwire.model.addressing import IPNetwork
+    from podwire.model.resource import JSON, Stored, Wire
+
+NAMESPACED = frozenset({"WorkloadEndpoint"})
+LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
+OWN_ANNOTATIONS = "podwire.io/"
+"""Annotations our programs write; an apply that does not mention one leaves it."""
+BLOCK_SIZES = {4: (20, 32), 6: (116, 128)}
+
+
+def check_document(document: JSON) -> list[Fault]:
+    """Everything that is wrong with one document, seen by itself."""
+    if not isinstance(document, dict):
+        return [Fault((), f"the document must be a mapping, not {json_type(document)}")]
+    kind = document.get("kind")
+    shape = SHAPES.get(kind) if isinstance(kind, str) else None
+    if shape is None:
+        problem = "is missing" if kind is None else f"{kind!r} is unknown"
+        return [Fault(("kind",), problem, f"write one of: {', '.join(SHAPES)}")]
+    faults = shape.faults(document, ())
+    if faults:
+        return faults
+    match kind:
+        case "IPPool":
+            return _pool_faults(document["spec"])
+        case "ClusterInformation":
+            return _cluster_faults(document)
+        case _:
+            return []
+
+
+def document_key(document: Wire, namespace: str = "default") -> str:
+    """The datastore key of a document without faults; `namespace` where it names none."""
+    metadata = document["metadata"]
+    name: str = metadata["name"]
+    match document["kind"]:
+        case "IPPool":
+            return keys.pool_key(name)
+        case "Node":
+            return keys.node_key(name)
+        case "WorkloadEndpoint":
+            return keys.endpoint_key(metadata.get("namespace") or namespace, name)
+        case "IPReservation":
+            return keys.reservation_key(name)
+        case _:
+            return keys.cluster_key(name)
+
+
+def build(document: Wire, stored: Wire | None, namespace: str = "default") -> Stored:
+    """The value to write for a document without faults, over what is stored under its key.
+
+    Fields that other versions or the agents wrote stay; defaults are filled in.
+
+    Raises:
+        BadInput: what is stored is broken in a field that stays.
+    """
+    key = document_key(document, namespace)
+    wanted = without_nulls(thaw(document))
+    spec = wanted["spec"]
+    if spec.get("namespaceSelector") and not spec.get("allowedUses"):
+        # The default would be Workload and Tunnel, and a tunnel is in no namespace.
+        spec["allowedUses"] = [Use.WORKLOAD.value]
+    if stored is not None:
+        wanted = carry_over(SHAPES[document["kind"]], thaw(stored), wanted)
+        _keep_own_annotations(stored, wanted["metadata"])
+    return codec.decode(key, wanted)
+
+
+def _keep_own_annotations(stored: Wire, metadata: dict[str, JSON]) -> None:
+    found = (stored.get("metadata") or {}).get("annotations") or {}
+    own = {name: text for name, text in found.items() if name.startswith(OWN_ANNOTATIONS)}
+    if own:
+        metadata["annotations"] = {**own, **(metadata.get("annotations") or {})}
+
+
+def check_change(before: Stored, after: Stored) -> list[Fault]:
+    """What of a change to an existing object is not allowed."""
+    faults = []
+    if isinstance(before, IPPool) and isinstance(after, IPPool):
+        for name, old, new in (
+            ("cidr", before.cidr, after.cidr),
+            ("blockSize", before.block_size, after.block_size),
+        ):
+            if old != new:
+                problem = f"of IPPool {before.name} cannot be changed from {old} to {new}"
+                faults.append(Fault(("spec", name), problem, "make a new pool with another name"))
+    if isinstance(before, ClusterInformation) and isinstance(after, ClusterInformation):
+        old_way, new_way = before.routing, after.routing
+        if old_way is not new_way:
+            problem = f"cannot be changed from {old_way} to {new_way} by applying"
+            path = ("metadata", "annotations", codec.ROUTING_ANNOTATION)
+            faults.append(Fault(path, problem, f"write {old_way}"))
+    return faults
+
+
+def check_overlap(
+    pool: IPPool, others: Iterable[IPPool], blocks: Sequence[IPNetwork] = ()
+) -> list[Fault]:
+    """What a new pool collides with: other pools, and blocks of another size left inside."""
+    path = ("spec", "cidr")
+    faults = [
+        Fault(
+            path,
+            f"{pool.cidr} of IPPool {pool.name} overlaps {other.cidr} of IPPool {other.name}",
+            "choose a CIDR that no other pool contains",
+        )
+        for other in others
+        if other.name != pool.name and _overlap(pool.cidr, other.cidr)
+    ]
+    odd = [b for b in blocks if _overlap(pool.cidr, b) and b.prefixlen != pool.block_size]
+    if odd:
+        problem = f"is {pool.block_size}, but blocks of another size lie in it: {odd[0]}"
+        fix = f"write {odd[0].prefixlen}, or release those blocks first"
+        faults.append(Fault(("spec", "blockSize"), problem, fix))
+    return faults
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _pool_faults(spec: Mapping[str, Any]) -> list[Fault]:
+    cidr = parse_network(spec["cidr"])
+    faults = _block_size_faults(cidr, spec)
+    for network in LINK_LOCAL:
+        if _overlap(cidr, network):
+            problem = f"{cidr} overlaps the link-local network {network}"
+            faults.append(Fault(("spec", "cidr"), problem, "choose another CIDR"))
+    ipip = spec.get("ipipMode") or Mode.NEVER
+    vxlan = spec.get("vxlanMode") or Mode.NEVER
+    if Mode.NEVER not in (ipip, vxlan):
+        problem = f"is {vxlan} while ipipMode is {ipip}: a pool has one encapsulation"
+        faults.append(Fault(("spec", "vxlanMode"), problem, "set one of the two to Never"))
+    if ipip != Mode.NEVER and cidr.version == 6:
+        problem = "must be Never for an IPv6 pool: IPIP carries IPv4 only"
+        faults.append(Fault(("spec", "ipipMode"), problem, "use vxlanMode"))
+    return faults + _use_faults(spec, encapsulated={ipip, vxlan} != {Mode.NEVER})
+
+
+def _block_size_faults(cidr: IPNetwork, spec: Mapping[str, Any]) -> list[Fault]:
+    path = ("spec", "blockSize")
+    low, high = BLOCK_SIZES[cidr.version]
+    size = spec.get("blockSize")
+    if size is not None and not low <= size <= high:
+        return [Fault(path, f"is {size}", f"choose {low} to {high} for IPv{cidr.version}")]
+    effective = size or (26 if cidr.version == 4 else 122)
+    if cidr.prefixlen > effective and not spec.get("disabled"):
+        problem = f"/{effective} is larger than the pool itself, {cidr}"
+        if size is None:
+            problem += " (it is the default)"
+        fix = f"write {max(cidr.prefixlen, low)} or more, or a larger cidr"
+        return [Fault(path, problem, fix)]
+    return []
+
+
+def _use_faults(spec: Mapping[str, Any], *, encapsulated: bool) -> list[Fault]:
+    path = ("spec", "allowedUses")
+    uses = spec.get("allowedUses") or [Use.WORKLOAD, Use.TUNNEL]
+    faults = []
+    if Use.LOAD_BALANCER in uses:
+        if len(set(uses)) > 1:
+            faults.append(Fault(path, "LoadBalancer cannot be mixed with other uses"))
+        if encapsulated:
+            faults.append(Fault(path, "LoadBalancer excludes encapsulation"))
+        if spec.get("disableBGPExport"):
+            faults.append(Fault(path, "LoadBalancer excludes disableBGPExport"))
+        if (spec.get("nodeSelector") or "all()") != "all()":
+            faults.append(Fault(path, "LoadBalancer needs nodeSelector all()"))
+    # With allowedUses left out Tunnel is only the default, which gives way to the selector.
+    if Use.TUNNEL in (spec.get("allowedUses") or ()) and spec.get("namespaceSelector"):
+        fix = "write allowedUses: [Workload]"
+        faults.append(Fault(path, "Tunnel excludes namespaceSelector", fix))
+    return faults
+
+
+def _cluster_faults(document: Mapping[str, Any]) -> list[Fault]:
+    metadata = document["metadata"]
+    faults = []
+    if metadata["name"] != "default":
+        problem = "of the ClusterInformation must be default"
+        faults.append(Fault(("metadata", "name"), problem, "write default"))
+    routing = (metadata.get("annotations") or {}).get(codec.ROUTING_ANNOTATION)
+    if routing is not None and routing not in set(Routing):
+        path = ("metadata", "annotations", codec.ROUTING_ANNOTATION)
+        fix = f"write one of: {', '.join(Routing)}"
+        faults.append(Fault(path, f"{routing!r} is unknown", fix))
+    return faults
