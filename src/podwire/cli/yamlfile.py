@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LARGEST = 1_000_000
 """Values in one file; aliases of aliases can make billions of a few lines."""
+DEEPEST = 100
+"""Levels of lists and mappings in one document."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _TAG = "tag:yaml.org,2002:"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -72,6 +74,7 @@ def parse_documents(text: str, source: str) -> tuple[Document, ...]:
         BadInput: the text is no YAML; names line and column.
     """
     try:
+        _check_depth(text, source)
         # Composing makes no Python objects from tags, so no tag can run anything.
         nodes = list(yaml.compose_all(text, Loader=_LOADER))
         documents = [_document(node, source) for node in nodes if node is not None]
@@ -132,6 +135,19 @@ def _decoded(content: bytes, source: str) -> str:
         raise BadInput(
             f"{source}:{line}: is not UTF-8 text", fix="save the file as UTF-8"
         ) from None
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Refuse what is nested too deeply: the composer of libyaml recurses until it crashes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            line = "" if event.start_mark is None else f":{event.start_mark.line + 1}"
+            raise BadInput(f"{source}{line}: nested more than {DEEPEST} levels deep")
 
 
 def _document(node: yaml.Node, source: str) -> Document:
