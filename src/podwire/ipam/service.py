@@ -95,29 +95,20 @@ class IPAM:
             Stale: one of the request's `also` was refused; nothing was allocated.
             DatastoreUnavailable: away, or too many writers at once.
         """
-        handle = None
         again = False
         with self._turn:
             for number in range(TRIES):
-                view = self._desk.memory.look(again=again)
-                if number or request.reuse:
-                    handle = self._desk.records.handle(request.handle)
-                attempt = Try(desk=self._desk, request=request, view=view, handle=handle)
                 try:
-                    found = attempt.run()
-                except Rejected:
-                    if view.fresh:
-                        raise
-                    found = None
+                    found = self._try(request, first=number == 0, again=again)
                 except AlsoRefused as refused:
                     raise refused.cause from None
                 except Stale:
                     self._pause(number)
                     again = False
-                    continue
-                if found is not None:
-                    return found
-                again = True
+                else:
+                    if found is not None:
+                        return found
+                    again = True
         raise self._contended(f"address for {request.handle}")
 
     def release_handle(self, handle: str, also: Sequence[Write] = ()) -> tuple[IPAddress, ...]:
@@ -159,8 +150,6 @@ class IPAM:
         errors here: the request that needs an address tells them.
         """
         with self._turn:
-            if self._enough(self._desk.memory.look(again=False)):
-                return None
             return self._again("the next block", self._claim_ahead)
 
     def claim(self, block: IPNetwork) -> bool:
@@ -202,7 +191,7 @@ class IPAM:
     def release_empty(self, keep: int = 1) -> tuple[IPNetwork, ...]:
         """Give the node's empty blocks back, all but `keep` of them."""
         with self._turn:
-            view = self._desk.memory.look(again=True)
+            view = self._again("all blocks", lambda: self._desk.memory.look(again=True))
             empty = [c for c, record in sorted(view.own.items()) if self._is_empty(record, view)]
             spare = tuple(empty[keep:])
             for cidr in spare:
@@ -213,6 +202,20 @@ class IPAM:
     def usage(self) -> Usage:
         """How full all pools and blocks are."""
         return read_usage(self._desk.records)
+
+    def _try(self, request: AssignRequest, *, first: bool, again: bool) -> Assigned | None:
+        """One try; None when the datastore has to be asked (`again`) before the answer is no."""
+        desk = self._desk
+        view = desk.memory.look(again=again)
+        # At first the handle is taken to be new: it mostly is, and the write tells.
+        known = not first or request.reuse
+        handle = desk.records.handle(request.handle) if known else None
+        try:
+            return Try(desk=desk, request=request, view=view, handle=handle).run()
+        except Rejected:
+            if view.fresh:
+                raise
+            return None
 
     def _release_handle(self, handle_id: str, also: Sequence[Write]) -> tuple[IPAddress, ...]:
         handle = self._desk.records.handle(handle_id)
@@ -294,6 +297,8 @@ class IPAM:
         return bool(own) and free > (1 - AHEAD) * own[-1].size
 
     def _claim_ahead(self) -> IPNetwork | None:
+        if self._enough(self._desk.memory.look(again=False)):
+            return None
         view = self._desk.memory.look(again=True)
         if self._enough(view) or not view.rules.config.auto_allocate_blocks:
             return None
