@@ -4,6 +4,7 @@ must hold in the datastore at every moment, between any two writes too."""
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -20,11 +21,12 @@ from podwire.model.pool import IPPool, IPReservation
 from podwire.model.resource import Metadata, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from podwire.boundary import Entry, Listing, Store
+    from podwire.boundary import Entry, Listing, Revision, Store, Watch, Write
     from podwire.model.addressing import IPAddress
     from podwire.model.block import Block, Handle
+    from podwire.model.resource import Wire
 
 
 class HandClock:
@@ -55,18 +57,64 @@ class MiddleDice:
         return (low + high) / 2
 
 
-class CountedStore(SingleObjectStore):
-    """Counts what is read."""
+class WatchedStore:
+    """A store seen through two hooks: one before each call, one after each write that was tried."""
 
-    reads = 0
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.before: Callable[[], None] = nothing
+        self.after_write: Callable[[], None] = nothing
+        self.reads = 0
+
+    @property
+    def can_batch(self) -> bool:
+        return self.inner.can_batch
 
     def get(self, key: str) -> Entry | None:
-        self.reads += 1
-        return super().get(key)
+        self._read()
+        return self.inner.get(key)
 
     def list(self, prefix: str) -> Listing:
+        self._read()
+        return self.inner.list(prefix)
+
+    def create(self, key: str, value: Wire) -> Entry:
+        with self._write():
+            return self.inner.create(key, value)
+
+    def update(self, key: str, value: Wire, revision: Revision) -> Entry:
+        with self._write():
+            return self.inner.update(key, value, revision)
+
+    def delete(self, key: str, revision: Revision | None = None) -> None:
+        with self._write():
+            self.inner.delete(key, revision)
+
+    def batch(self, writes: Sequence[Write]) -> Sequence[Entry | None]:
+        with self._write():
+            return self.inner.batch(writes)
+
+    def watch(self, prefix: str, revision: Revision) -> Watch:
+        return self.inner.watch(prefix, revision)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def _read(self) -> None:
+        self.before()
         self.reads += 1
-        return super().list(prefix)
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        self.before()
+        try:
+            yield
+        finally:
+            self.after_write()
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 def pool(name: str, cidr: str, **fields: object) -> IPPool:
@@ -87,8 +135,8 @@ class World:
 
     def __init__(self, *values: Stored, batches: bool = True, **config: object) -> None:
         self.clock = HandClock()
-        self.fake = CountedStore(batches=batches)
-        self.store: Store = self.fake
+        self.fake = SingleObjectStore(batches=batches)
+        self.store = WatchedStore(self.fake)
         self.configure(**config)
         for each in values:
             self.put(each)
@@ -107,26 +155,28 @@ class World:
         """Let time pass."""
         self.clock.seconds += seconds
 
-    def node(self, name: str, labels: Mapping[str, str] | None = None) -> IPAM:
+    def node(
+        self, name: str, labels: Mapping[str, str] | None = None, store: Store | None = None
+    ) -> IPAM:
         """IPAM of a node, as a process that was just started."""
         if labels is not None:
             self.put(Node(metadata=Metadata(name=name, labels=labels)))
-        return IPAM(self.store, name, self.clock, MiddleDice())
+        return IPAM(self.store if store is None else store, name, self.clock, MiddleDice())
 
     def blocks(self) -> tuple[Block, ...]:
         """All blocks."""
-        return tuple(record.value for record in Records(self.store).blocks())
+        return tuple(record.value for record in Records(self.fake).blocks())
 
     def handles(self) -> dict[str, Handle]:
         """All handles by ID."""
-        entries = self.store.list(keys.HANDLES).entries
+        entries = self.fake.list(keys.HANDLES).entries
         found = (decode_handle(entry.key, entry.value) for entry in entries)
         return {handle.id: handle for handle in found}
 
     def confirmed(self) -> dict[str, list[str]]:
         """The blocks of each node whose affinity is confirmed."""
         found: dict[str, list[str]] = {}
-        for record in Records(self.store).affinities():
+        for record in Records(self.fake).affinities():
             if record.value.state is AffinityState.CONFIRMED:
                 found.setdefault(record.value.node, []).append(str(record.value.block))
         return found
