@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -80,10 +81,12 @@ def run_inside(keeper: Keeper, function: Callable[[], int]) -> int:
     per process. Signals sent to the caller go on to the child. 128 + n when signal n ended it.
     """
     _enter(keeper)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = _Relay()
-    return child.run(function)
+    return _Relay().run(function)
+
+
+def run_apart(keeper: Keeper, function: Callable[[], int]) -> int:
+    """`run_inside`, from a process of its own: the caller stays outside."""
+    return _Relay().run(lambda: run_inside(keeper, function))
 
 
 def run_child(function: Callable[[], int]) -> NoReturn:
@@ -102,6 +105,8 @@ def run_child(function: Callable[[], int]) -> NoReturn:
         code = 130
     except BrokenPipeError:
         code = 141
+    except BaseException:  # noqa: BLE001  # a mistake of ours, at the top of a process
+        traceback.print_exc()
     finally:
         with suppress(OSError):
             sys.stdout.flush()
@@ -125,6 +130,9 @@ class _Relay:
     )
 
     def run(self, function: Callable[[], int]) -> int:
+        # What is buffered would otherwise be written by both.
+        sys.stdout.flush()
+        sys.stderr.flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self.passed | {signal.SIGCHLD})
         pid = os.fork()
         if pid == 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -128,8 +129,6 @@ class Supervisor:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:  # noqa: BLE001  # the top of a process; its log gets the reason
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(code)

@@ -1,0 +1,57 @@
+"""`podwire lab`: several nodes on this machine, to try, test and learn."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "up": ("podwire.cli.lab_up", "Make a lab and start it."),
+    "down": ("podwire.cli.lab_up", "End a lab; nothing of it is left."),
+    "list": ("podwire.cli.lab_up", "The labs that run."),
+    "status": ("podwire.cli.lab_status", "Nodes, blocks and agents."),
+    "apply": ("podwire.cli.lab_pods", "Create pods from a manifest (Pod, Deployment)."),
+    "delete": ("podwire.cli.lab_pods", "Delete pods or deployments."),
+    "scale": ("podwire.cli.lab_pods", "Change the number of a deployment's pods."),
+    "pods": ("podwire.cli.lab_pods", "List pods."),
+    "exec": ("podwire.cli.lab_exec", "Run a command in a pod."),
+    "node": ("podwire.cli.lab_exec", "Run a command on a node."),
+    "hold": ("podwire.cli.lab_agent", "Stop all changes by a node's agent; nothing is withdrawn."),
+    "release": ("podwire.cli.lab_agent", "Let a held agent go on."),
+    "agent": ("podwire.cli.lab_agent", "Stop or start a node's agent."),
+    "trace": ("podwire.cli.lab_trace", "The way of a packet, hop by hop."),
+    "demo": ("podwire.cli.lab_demo", "Show it all in half a minute."),
+}
+"""Name → module that holds a click command `<name>_command`, and help; as one first uses them."""
+
+
+class LabGroup(click.Group):
+    """Imports a sub-command when it is used: making a lab needs much, asking for help little."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a first use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above, importing none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LabGroup)
+def lab() -> None:
+    """Several nodes on this machine, to try, test and learn.
+
+    A lab is one private world of network namespaces, made without root where the system allows it.
+    Start with `podwire lab up`, or let `podwire lab demo` show you around.
+    """
