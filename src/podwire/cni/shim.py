@@ -221,9 +221,7 @@ def refuse_without_agent(
     """Everything but a DEL that can be kept fails, with the code the caller should see."""
     command = environment.get(b"CNI_COMMAND", b"")
     if command not in COMMANDS:
-        words = (
-            b"CNI_COMMAND is not a command: " + command if command else b"CNI_COMMAND is not set"
-        )
+        words = b"is not a command: " + command if command else b"is not set"
         raise Failure(
             4, b"CNI_COMMAND " + words, b"set one of ADD, DEL, CHECK, GC, STATUS, VERSION"
         )
