@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -100,10 +101,7 @@ class SQLiteFile:
             with self.queue.turn() as turn:
                 yield turn
         except OSError as error:
-            raise DatastoreUnavailable(
-                f"datastore {self.path} cannot be written: {self.queue.path}: {error.strerror}",
-                fix=f"make {self.path.parent} writable for this user and free of full disks",
-            ) from None
+            raise self._refused(error) from None
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -160,17 +158,13 @@ class SQLiteFile:
                 try:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                     os.close(os.open(self.path, flags, 0o600))
-                except PermissionError:
-                    raise self._unreadable("cannot be made: permission denied") from None
                 except FileExistsError:
                     raise
                 except OSError as error:
-                    raise self._unreadable(f"cannot be made: {error.strerror}") from None
-        connection = self._plain("?mode=rw")
+                    raise self._refused(error) from None
         try:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            connection = self._plain("?mode=rw")
         except sqlite3.OperationalError as error:
-            connection.close()
             if not self._readable_as_it_lies(error):
                 raise
             # Reading a WAL database needs its -shm file; where none can be made, nobody can be
@@ -187,8 +181,13 @@ class SQLiteFile:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _readable_as_it_lies(self, error: sqlite3.OperationalError) -> bool:
@@ -272,6 +271,16 @@ class SQLiteFile:
                 fix="put the file back, or restart this program to use the new one",
             )
 
+    def _refused(self, error: OSError) -> DatastoreUnavailable:
+        """Why the operating system lets us make no file beside or at the path."""
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            code = sqlite3.SQLITE_FULL
+        elif error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            code = sqlite3.SQLITE_READONLY
+        else:
+            return self._unreadable(f"cannot be written: {error.strerror}")
+        return self._meaning(code, error)
+
     def _unreadable(self, problem: str) -> DatastoreUnavailable:
         return DatastoreUnavailable(
             f"datastore {self.path} {problem}",
@@ -280,7 +289,10 @@ class SQLiteFile:
 
     def _translated(self, error: sqlite3.Error) -> DatastoreUnavailable:
         """What SQLite's result code means to the user (https://sqlite.org/rescode.html)."""
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        return self._meaning(code & 0xFF, error)
+
+    def _meaning(self, code: int, error: Exception) -> DatastoreUnavailable:
         match code:
             case sqlite3.SQLITE_FULL:
                 problem = "cannot be written: no space left on its file system"
