@@ -18,29 +18,32 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, assert_never
 
-from podwire.desired.entries import Entry, Key, Sysctl, Table
+from podwire.desired.entries import Entry, Key, Sysctl, Table, table_of_key
 from podwire.desired.tunnel import LinkStep, TunnelLink, decide_link
 from podwire.drivers import sysctl
 from podwire.drivers.netlink import requests
 from podwire.errors import KernelError, NotThere, PodwireError, Unsupported
-from podwire.model.link import INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address
+from podwire.model.link import HOST_MAC, INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address
 from podwire.model.overlay import FDBEntry, Neighbour
 from podwire.model.route import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from podwire.agent.kernel import Kernel
     from podwire.boundary import Clock
     from podwire.drivers.netlink.request import Request
     from podwire.drivers.netlink.session import Session
+    from podwire.model.link import Link
     from podwire.reconcile.backoff import Failures
 
 PIECE = 48
 """Changes in one go: a millisecond or two, then others may have their turn."""
-GRACE_S = 10.0
-"""How long something of ours on a pod's interface may be unexplained before it is deleted. An ADD
-writes to the kernel before the loop hears of its endpoint."""
+DELETE_GRACE_S = 10.0
+"""How long something of ours on a pod's interface may be unexplained before it is deleted."""
+WRITE_GRACE_S = 0.2
+"""How long something may be missing on a pod's interface before the loop writes it: an ADD or DEL
+at work writes it itself, and two writers of one route would only get in each other's way."""
 
 
 @dataclass(slots=True)
@@ -61,13 +64,14 @@ class Applier:
     """Writes pending changes of one node's kernel; owned by the loop's thread."""
 
     def __init__(
-        self, session: Session, kernel: Kernel, clock: Clock, failures: Failures[object]
+        self, session: Session, kernel: Kernel, clock: Clock, failures: Failures[Key | str]
     ) -> None:
         self._session = session
         self._kernel = kernel
         self._clock = clock
         self._failures = failures
-        self._unexplained: dict[Key, float] = {}
+        self._waiting: dict[Key, float] = {}
+        """Since when something about a pod's interface is out of order."""
         self.counters = Counters()
         self.routes_doubtful = False
         """The kernel holds a route we did not know of: list them."""
@@ -107,6 +111,31 @@ class Applier:
         self.counters.writes += 1
         return True
 
+    def apply_pod_links(self, names: Iterable[str]) -> None:
+        """Set the host sides of these pods up, with the MAC all of them have."""
+        for name in names:
+            link = self._kernel.links.get(name)
+            if link is None or not self._failures.may_try(name, self._clock.monotonic()):
+                continue
+            try:
+                self._session.run(requests.set_link(link.index, up=True, mac=HOST_MAC))
+            except PodwireError as error:
+                self._refused(name, error)
+            else:
+                self._failures.succeeded(name)
+                self.counters.writes += 1
+
+    def delete_stray(self, link: Link) -> None:
+        """Delete a veth that carries our mark and belongs to nothing."""
+        try:
+            self._session.run(requests.delete_link(link.index))
+        except NotThere:
+            pass
+        except PodwireError as error:
+            self._refused(link.name, error)
+        else:
+            self.counters.deletes += 1
+
     # --- tables ---------------------------------------------------------------------------------
 
     def apply_piece(self, *, may_delete: bool) -> bool:
@@ -127,41 +156,51 @@ class Applier:
     def next_wait_s(self) -> float | None:
         """Seconds until something that waits may be done; None when nothing waits."""
         now = self._clock.monotonic()
-        moments = [since + GRACE_S for since in self._unexplained.values()]
+        moments = [
+            since + (WRITE_GRACE_S if self._is_missing(key) else DELETE_GRACE_S)
+            for key, since in self._waiting.items()
+        ]
         retry = self._failures.next_try()
         if retry is not None:
             moments.append(retry)
         return max(0.0, min(moments) - now) if moments else None
 
+    def settle(self) -> None:
+        """Forget the waits and failures of what is in order again, whoever did it."""
+        for key in [key for key in self._waiting if not self._is_pending(key)]:
+            del self._waiting[key]
+        for failed in self._failures:
+            if not isinstance(failed, str) and not self._is_pending(failed):
+                self._failures.succeeded(failed)
+
     def _writable(self, table: Table) -> Iterator[Key]:
         now = self._clock.monotonic()
-        for key in self._kernel.trackers[table].pending.writes:
-            if self._failures.may_try(key, now):
+        for key, entry in self._kernel.trackers[table].pending.writes.items():
+            if self._failures.may_try(key, now) and self._is_due(key, entry, WRITE_GRACE_S, now):
                 yield key
 
     def _deletable(self, table: Table) -> Iterator[Key]:
         now = self._clock.monotonic()
-        deletes = self._kernel.trackers[table].pending.deletes
-        if table is Table.ROUTES or table is Table.NEIGHBOURS:
-            for key in [key for key in self._unexplained if self._is_settled(key)]:
-                del self._unexplained[key]
-        for key, entry in deletes.items():
-            if not self._failures.may_try(key, now):
-                continue
-            if self._on_pod_interface(entry):
-                since = self._unexplained.setdefault(key, now)
-                if now < since + GRACE_S:
-                    continue
-            yield key
+        for key, entry in self._kernel.trackers[table].pending.deletes.items():
+            if self._failures.may_try(key, now) and self._is_due(key, entry, DELETE_GRACE_S, now):
+                yield key
 
-    def _is_settled(self, key: Key) -> bool:
-        return all(
-            key not in self._kernel.trackers[table].pending.deletes
-            for table in (Table.ROUTES, Table.NEIGHBOURS)
-        )
+    def _is_due(self, key: Key, entry: Entry, grace_s: float, now: float) -> bool:
+        if not self._on_pod_interface(entry):
+            return True
+        return now >= self._waiting.setdefault(key, now) + grace_s
+
+    def _is_missing(self, key: Key) -> bool:
+        return key in self._kernel.trackers[table_of_key(key)].pending.writes
+
+    def _is_pending(self, key: Key) -> bool:
+        pending = self._kernel.trackers[table_of_key(key)].pending
+        return key in pending.writes or key in pending.deletes
 
     def _on_pod_interface(self, entry: Entry) -> bool:
         match entry:
+            case Sysctl():
+                return f"/{INTERFACE_PREFIX}" in entry.name
             case Route():
                 devices = [hop.device for hop in entry.hops]
             case Neighbour():
@@ -212,12 +251,11 @@ class Applier:
             if error is None or isinstance(error, NotThere) or error.errno in ABSENT:
                 self._kernel.gone(entry)
                 self._failures.succeeded(key)
-                self._unexplained.pop(key, None)
                 self.counters.deletes += 1
             else:
                 self._refused(key, error)
 
-    def _refused(self, key: object, error: PodwireError) -> None:
+    def _refused(self, key: Key | str, error: PodwireError) -> None:
         self.counters.refused += 1
         self._failures.failed(key, error, self._clock.monotonic())
 

@@ -10,7 +10,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from podwire.desired.entries import AddressKey, Entry, Key, Table, key_of, table_of
+from podwire.desired.entries import (
+    AddressKey,
+    Entry,
+    Key,
+    SysctlKey,
+    Table,
+    key_of,
+    table_of,
+)
 from podwire.model.link import INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address, Link
 from podwire.model.overlay import NUD_PERMANENT, FDBEntry, Neighbour
 from podwire.model.route import MAIN_TABLE, PROTOCOL_PODWIRE, Route, RouteKey, RouteKind
@@ -55,6 +63,21 @@ class Kernel:
     def default_route(self) -> bool:
         """Whether some route of the main table leads everywhere."""
         return bool(self._defaults)
+
+    def default_routes(self) -> list[Route]:
+        """The main table's default routes, the preferred one first."""
+        actual = self.trackers[Table.ROUTES].actual
+        found = [actual[key] for key in sorted(self._defaults, key=lambda key: key.metric)]
+        return [route for route in found if isinstance(route, Route)]
+
+    def judge_addresses_again(self) -> None:
+        """What counts as ours among the addresses has changed."""
+        self.trackers[Table.ADDRESSES].judge_again()
+
+    def forget_unwanted(self, key: Key) -> None:
+        """A sysctl nobody wants any more is neither ours nor to be watched."""
+        if isinstance(key, SysctlKey):
+            self.trackers[Table.SYSCTLS].gone(key)
 
     def index_of(self, name: str) -> int | None:
         """Index of a link, or None."""

@@ -85,6 +85,11 @@ class Mirror:
         return needed <= self._listed
 
     @property
+    def needs_blocks(self) -> bool:
+        """Whether foreign blocks are to be followed: known only once the configuration was read."""
+        return keys.IPAM_CONFIG_KEY in self._listed and self.borrowing
+
+    @property
     def borrowing(self) -> bool:
         """Whether nodes may use addresses of each other's blocks.
 

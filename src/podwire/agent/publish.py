@@ -11,15 +11,17 @@ import threading
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
-from podwire.errors import Compacted, DatastoreUnavailable, Stale
+from podwire.errors import Compacted, DatastoreUnavailable, PodwireError, Stale
 from podwire.model import keys
 from podwire.model.addressing import host_network
+from podwire.reconcile.backoff import delay_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from podwire.boundary import Change, Clock, Entry, Store
     from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.reconcile.backoff import Draw
 
 KEPT = 1000
 """Prefixes in one publication: the latest. A wait only ever asks for a block claimed just now, and
@@ -107,11 +109,6 @@ class Publisher:
         with self._lock:
             self._reached.discard(block)
 
-    def trust(self, blocks: Iterable[IPNetwork]) -> None:
-        """These blocks were ours before this agent started: the others know them."""
-        with self._lock:
-            self._reached.update(blocks)
-
     def wait_applied(self, block: IPNetwork | IPAddress, timeout_s: float = 1.0) -> bool:
         """Wait until every live node has published the block (or the borrowed address).
 
@@ -176,3 +173,44 @@ class Publisher:
             lines.pop(node, None)
         else:
             lines[node] = entry
+
+
+class Announcer:
+    """Writes the latest publication in a thread of its own; several in a row become one write."""
+
+    def __init__(self, publisher: Publisher, draw: Draw) -> None:
+        self._publisher = publisher
+        self._draw = draw
+        self._offered: tuple[str, ...] | None = None
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Begin to write."""
+        threading.Thread(target=self._run, name="announce", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopped.set()
+        self._wanted.set()
+
+    def offer(self, prefixes: tuple[str, ...]) -> None:
+        """This is the truth now; an older one that is not written yet never will be."""
+        self._offered = prefixes
+        self._wanted.set()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            offered = self._offered
+            if offered is None or self._stopped.is_set():
+                continue
+            try:
+                self._publisher.publish(offered)
+                failures = 0
+            except PodwireError:
+                failures += 1
+                self._stopped.wait(delay_s(failures, self._draw))
+                self._wanted.set()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from podwire.model.addressing import contains
 from podwire.model.link import IPIP_DEVICE, VXLAN_DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from podwire.model.addressing import IPAddress
+    from podwire.model.addressing import IPAddress, IPInterface
     from podwire.model.link import Address, Link
     from podwire.model.node import Node
 
@@ -51,3 +52,23 @@ def find_underlay(
 
 
 TUNNELS = frozenset({IPIP_DEVICE, VXLAN_DEVICE})
+
+
+def find_address(
+    device: str, addresses: Iterable[Address], links: Mapping[str, Link], gateway: IPAddress | None
+) -> IPInterface | None:
+    """The IPv4 address by which a device's subnet knows this node; None when it has none.
+
+    Of several the one whose subnet holds the gateway; else the first with a global scope.
+    """
+    link = links.get(device)
+    if link is None:
+        return None
+    found = [
+        address.interface
+        for address in addresses
+        if address.device == link.index and address.interface.version == 4 and address.scope == 0
+    ]
+    if gateway is not None:
+        found.sort(key=lambda interface: not contains(interface.network, gateway))
+    return found[0] if found else None

@@ -1,0 +1,298 @@
+"""The agent's composition root: builds every part, joins them, and takes them apart again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from podwire.agent.attachments import Attachments
+from podwire.agent.endpoints import LocalEndpoints
+from podwire.agent.gate import Gate
+from podwire.agent.hold import Hold
+from podwire.agent.loop import Loop
+from podwire.agent.loopworld import AgentWorld
+from podwire.agent.mirror import NEEDED, WHILE_BORROWING
+from podwire.agent.observe import Inbox, StoreObserver
+from podwire.agent.publish import Announcer, Publisher
+from podwire.agent.register import Registrar
+from podwire.agent.server import CNIServer
+from podwire.agent.spool import Spool
+from podwire.agent.status import as_json
+from podwire.agent.world import CNIWorld
+from podwire.drivers.clock import SystemClock, SystemDice
+from podwire.drivers.felix import find_felix
+from podwire.drivers.netlink.monitor import Monitor
+from podwire.drivers.netlink.session import Session
+from podwire.drivers.store import ensure_cluster, open_store
+from podwire.errors import BadInput, InUse, PodwireError
+from podwire.ipam.service import IPAM
+from podwire.model import keys
+from podwire.reconcile.backoff import Failures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from podwire.boundary import Store
+    from podwire.desired.entries import Key
+    from podwire.model.config import AgentConfig
+    from podwire.model.resource import JSON
+
+SWITCH_INTERVAL_S = 0.001
+"""How long one thread may keep Python to itself while another waits: bulk work of the loop must
+not delay an ADD. (The interpreter's own value is 5 ms.)"""
+RETRY_S = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+def run(config: AgentConfig) -> None:
+    """Run the agent of one node until SIGTERM or SIGINT; the pod network stays as it is.
+
+    Raises:
+        InUse: another agent has this socket, or Felix runs here.
+        BadInput: socket or spool cannot be made.
+        KernelError, Forbidden: the network namespace cannot be read.
+    """
+    configure_log()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with ExitStack() as stack:
+        claim_socket(Path(config.agent_socket), stack)
+        refuse_felix()
+        agent = Agent(config, stack)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, agent.on_signal)
+        agent.loop.on_ready = lambda: print(
+            f"podwire agent: node {config.node} is ready", flush=True
+        )
+        agent.start(stack)
+        agent.loop.run()
+        log.info("ending", reason="signal")
+
+
+class Agent:
+    """All parts of one running agent."""
+
+    def __init__(self, config: AgentConfig, stack: ExitStack) -> None:
+        clock, dice = SystemClock(), SystemDice()
+        self.config = config
+        self.dice = dice
+        self.inbox = Inbox()
+        self.store: Store = open_store(config.datastore)
+        stack.callback(self.store.close)
+        self.hold = Hold(clock, on_release=self.inbox.ring)
+        self.ipam = IPAM(self.store, config.node, clock, dice, turn=threading.Lock())
+        self.endpoints = LocalEndpoints(on_change=self.inbox.ring)
+        self.publisher = Publisher(self.store, config.node, clock)
+        self.announcer = Announcer(self.publisher, dice.uniform)
+        self.registrar = Registrar(
+            node=config.node,
+            store=self.store,
+            ipam=self.ipam,
+            hold=self.hold,
+            clock=clock,
+            draw=dice.uniform,
+        )
+        self.registrar.on_change = self.inbox.ring
+        self._observers: dict[str, StoreObserver] = {}
+        failures: Failures[Key | str] = Failures(dice.uniform)
+        # The monitor before the first listing: nothing may fall between the two.
+        monitor = stack.enter_context(Monitor("link", "address", "route", "neighbour", "fdb"))
+        self.attachments: Attachments
+        self.world = AgentWorld(
+            config=config,
+            session=stack.enter_context(Session.open()),
+            monitor=monitor,
+            inbox=self.inbox,
+            endpoints=self.endpoints,
+            hold=self.hold,
+            clock=clock,
+            registrar=self.registrar,
+            publisher=self.publisher,
+            announcer=self.announcer,
+            failures=failures,
+            follow_blocks=lambda: self.follow(WHILE_BORROWING),
+            adopted=lambda: self.attachments.loaded,
+            has_address=self.has_address,
+        )
+        self.loop = Loop(self.world)
+        self.publisher.watch_over(self.other_nodes)
+        self.attachments = Attachments(
+            CNIWorld(
+                node=config.node,
+                store=self.store,
+                ipam=self.ipam,
+                endpoints=self.endpoints,
+                spool=Spool(Path(config.spool_dir)),
+                clock=clock,
+                mtu=self.loop.picture.pod_mtu,
+                wait_applied=self.publisher.wait_applied,
+                held=self.hold.active,
+            )
+        )
+        gate = Gate(self.attachments, self.why_closed, clock)
+        self.server = CNIServer(Path(config.agent_socket), gate, self.control)  # type: ignore[arg-type]
+
+    def start(self, stack: ExitStack) -> None:
+        """Start every thread; the loop itself is run by the caller."""
+        self._stopped = threading.Event()
+        stack.callback(self.stop)
+        self.attachments.start()
+        stack.callback(self.attachments.stop)
+        self.server.start()
+        stack.callback(self.server.stop)
+        self.announcer.start()
+        threading.Thread(target=self.begin, name="begin", daemon=True).start()
+
+    def begin(self) -> None:
+        """Wait for the datastore, then follow it; what lived before us is adopted meanwhile."""
+        reported = False
+        while not self._stopped.is_set():
+            try:
+                if not self.hold.active():
+                    ensure_cluster(self.store)
+                break
+            except PodwireError as error:
+                if not reported:
+                    log.warning("datastore away", reason=str(error))
+                reported = True
+                self.loop.picture.mirror.on_away(keys.CLUSTER, str(error))
+                self.inbox.ring()
+                self._stopped.wait(RETRY_S)
+        for prefix in NEEDED:
+            self.follow(prefix)
+        self.registrar.start(self.publisher)
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Until the endpoints of an earlier run are known: try, and tell the loop."""
+        while not self._stopped.is_set() and not self.attachments.loaded:
+            try:
+                self.attachments.load()
+            except PodwireError:
+                self._stopped.wait(RETRY_S)
+        self.inbox.ring()
+
+    def follow(self, prefix: str) -> None:
+        """Follow a prefix of the datastore; once is enough."""
+        if prefix not in self._observers:
+            observer = StoreObserver(self.store, prefix, self.inbox, self.dice.uniform)
+            self._observers[prefix] = observer
+            observer.start()
+
+    def stop(self) -> None:
+        """End the threads that wait for the datastore."""
+        self._stopped.set()
+        self.registrar.stop()
+        self.announcer.stop()
+        for observer in self._observers.values():
+            observer.stop()
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """End the loop after its present turn."""
+        self.loop.stop()
+
+    # --- what other parts ask -------------------------------------------------------------------
+
+    def other_nodes(self) -> list[str]:
+        """All nodes but this one, as far as the copy of the datastore knows."""
+        return [name for name in self.loop.picture.mirror.node_names() if name != self.config.node]
+
+    def why_closed(self) -> tuple[str, ...]:
+        """Why no pod can be attached now; nothing while held: the use cases say that themselves."""
+        return () if self.hold.active() else self.loop.status.reasons
+
+    def has_address(self, container_id: str) -> bool:
+        """Whether IPAM knows addresses of that container: its veth then waits for its own DEL."""
+        entries = self.store.list(keys.HANDLES).entries
+        ids = (keys.parse_handle_key(entry.key) for entry in entries)
+        return any(handle is not None and handle.endswith(f".{container_id}") for handle in ids)
+
+    def control(self, request: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """Answer a control request.
+
+        Raises:
+            BadInput: the request is not one of ours.
+        """
+        match request.get("control"):
+            case "status":
+                return self.status()
+            case "hold":
+                seconds = request.get("seconds")
+                if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+                    raise BadInput(f"hold: {seconds!r} is not a number of seconds")
+                self.hold.start(seconds)
+                self.inbox.ring()
+                return self.status()
+            case "release":
+                self.hold.release()
+                self.registrar.look()
+                return self.status()
+            case unknown:
+                raise BadInput(
+                    f"control request {unknown!r} is unknown", fix="use status, hold or release"
+                )
+
+    def status(self) -> dict[str, Any]:
+        """The present status as JSON."""
+        return as_json(self.world, self.loop.status, self.loop.applier)
+
+
+def claim_socket(path: Path, stack: ExitStack) -> None:
+    """Hold a lock beside the socket for as long as we live; the kernel drops it with us.
+
+    Raises:
+        InUse: another agent holds it.
+        BadInput: the folder cannot be used.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        lock.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BadInput(f"agentSocket {path}: {error.strerror}", fix="check its folder") from error
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InUse(
+            f"another agent serves {path}", fix="stop it, or use another agentSocket"
+        ) from None
+
+
+def refuse_felix() -> None:
+    """Two agents of one node's routes would undo each other's work for ever.
+
+    Raises:
+        InUse: Felix runs in this network namespace.
+    """
+    pid = find_felix()
+    if pid is not None:
+        raise InUse(
+            f"Calico's Felix runs in this network namespace (process {pid})",
+            fix="stop calico-node on this node first; its routes and pods are then taken over",
+        )
+
+
+def configure_log() -> None:
+    """One line per event on standard error, with its fields."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(
+                key_order=["timestamp", "level", "event"], drop_missing=True
+            ),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,209 @@
+"""The loop: look, decide, act, tell. The page to read first.
+
+Level-triggered: an event only says that something changed somewhere; what is to be done follows
+from the whole state, never from the event. So a lost, doubled or late event does no harm, and a
+restart in the middle of anything is repaired by the next turn.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+import structlog
+
+from podwire.agent.apply import Applier
+from podwire.agent.audit import Audit
+from podwire.agent.observe import Away, Changed, Listed, Nudge
+from podwire.agent.picture import Picture
+from podwire.agent.status import Status, describe
+from podwire.errors import PodwireError
+from podwire.model.endpoint import parse_link_alias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from podwire.agent.loopworld import AgentWorld
+
+PIECE_S = 0.005
+"""Longest stretch of work before the loop looks up again."""
+
+log = structlog.get_logger(__name__)
+
+
+class Loop:
+    """One thread, the only one that repairs this node's kernel tables."""
+
+    def __init__(self, world: AgentWorld) -> None:
+        self._world = world
+        self.picture = Picture(world.config)
+        self.applier = Applier(world.session, self.picture.kernel, world.clock, world.failures)
+        self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
+        self._next_audit = world.clock.monotonic() + world.config.resync_period_s
+        self._stopped = False
+        self._wait = select.poll()
+        self._wait.register(world.inbox.fileno(), select.POLLIN)
+        self._wait.register(world.monitor.fileno(), select.POLLIN)
+        self._settled = False
+        self.on_ready: Callable[[], None] = lambda: None
+        self.status = Status()
+        """The latest status, replaced as a whole; any thread may read it."""
+
+    def stop(self) -> None:
+        """End after the present turn; may be called from a signal handler."""
+        self._stopped = True
+        self._world.inbox.ring()
+
+    def run(self) -> None:
+        """Turn until stopped."""
+        self.picture.kernel.list_all(self._world.session)
+        busy = True
+        while not self._stopped:
+            self._wait.poll(0 if busy else self._patience_ms())
+            busy = self.turn()
+
+    def turn(self) -> bool:
+        """One turn; whether there is more to do at once.
+
+        Safe to call at any time and any number of times.
+        """
+        self.applier.counters.turns += 1
+        self._look()
+        blocked = self.picture.why_blocked()
+        busy = False
+        if blocked is None:
+            # Deleting what we merely have not heard of yet would cut live pods off, so nothing
+            # below runs before datastore and links are in sync.
+            busy = not self.picture.decide(self._deadline(), self._world.clock.monotonic)
+            busy = self._act(may_delete=not busy and self._world.adopted()) or busy
+            if not busy:
+                self._settled = self._settled or not self._world.hold.active()
+                self._announce()
+        self._tell(blocked)
+        return busy
+
+    # --- look -----------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        picture = self.picture
+        for message in self._world.inbox.take():
+            match message:
+                case Listed(prefix, entries):
+                    picture.mirror.on_listing(prefix, entries)
+                case Changed(prefix, changes):
+                    picture.mirror.on_changes(prefix, changes)
+                case Away(prefix, reason):
+                    picture.mirror.on_away(prefix, reason)
+                case Nudge():
+                    pass
+        picture.kernel.on_events(self._world.monitor.read())
+        if picture.look(self._world.endpoints.all()):
+            # What failed may have failed for lack of what has just changed.
+            self._world.failures.try_at_once()
+        if picture.take_lost() or self.applier.routes_doubtful:
+            self.applier.routes_doubtful = False
+            self._audit.abandon()
+            picture.kernel.list_all(self._world.session)
+            picture.look(self._world.endpoints.all())
+        if picture.mirror.needs_blocks:
+            self._world.follow_blocks()
+        if picture.take_news():
+            self._world.registrar.look(picture.own_address())
+        self._step_audit()
+
+    def _step_audit(self) -> None:
+        """Sysctls send no event, and memory may be wrong: look again, a piece each turn."""
+        now = self._world.clock.monotonic()
+        if now >= self._next_audit and not self._audit.at_work:
+            self._next_audit = now + self._world.config.resync_period_s
+            self._audit.begin()
+            self._world.registrar.look()
+        if self._audit.at_work:
+            self._audit.step()
+
+    # --- act ------------------------------------------------------------------------------------
+
+    def _act(self, *, may_delete: bool) -> bool:
+        """Carry out what is pending, for at most a few milliseconds; whether more is left."""
+        if self._world.hold.active():
+            return False
+        deadline = self._deadline()
+        picture, applier = self.picture, self.applier
+        if applier.apply_links(picture.tunnels()):
+            return True  # the kernel's events tell the new index; routes need it
+        applier.apply_pod_links(picture.pod_links_down(self._world.clock.monotonic()))
+        if may_delete:
+            self._delete_strays()
+        while applier.apply_piece(may_delete=may_delete):
+            if self._world.clock.monotonic() >= deadline:
+                return True
+        applier.settle()
+        return False
+
+    def _delete_strays(self) -> None:
+        """Delete veths of ours that nothing explains: no endpoint, and no address either.
+
+        The veth of a container whose pod has a newer one keeps its address until its own DEL.
+        """
+        for link in self.picture.stray_links(self._world.clock.monotonic()):
+            owner = parse_link_alias(link.alias)
+            try:
+                explained = owner is None or self._world.has_address(owner.container_id)
+            except PodwireError:
+                explained = True  # the datastore is away: nobody knows
+            if explained:
+                self.picture.spare(link)
+            else:
+                self.applier.delete_stray(link)
+
+    def _deadline(self) -> float:
+        return self._world.clock.monotonic() + PIECE_S
+
+    def _patience_ms(self) -> float:
+        """How long nothing needs to be done unless something happens."""
+        if self._audit.at_work:
+            return 0
+        now = self._world.clock.monotonic()
+        waits = (
+            self._next_audit - now,
+            None if self._world.hold.active() else self.applier.next_wait_s(),
+            self._world.hold.remaining_s(),
+            self.picture.next_wait_s(now),
+        )
+        shortest = min(wait for wait in waits if wait is not None)
+        # One millisecond more: a wait that ends too early would only be begun again.
+        return max(0.0, shortest) * 1000 + 1
+
+    # --- tell -----------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        publication = self.picture.settle_publication()
+        if publication.is_news and not self._world.hold.active():
+            self._world.announcer.offer(publication.take())
+
+    def _tell(self, blocked: str | None) -> None:
+        why_not = [] if blocked is None else [blocked]
+        if blocked is None and not self._world.adopted():
+            why_not.append("pods of an earlier run are being checked")
+        if blocked is None and not self._settled:
+            why_not.append("the kernel is being brought up to date")
+        before = self.status
+        self.status = describe(self._world, self.picture, tuple(why_not))
+        if self.status != before:
+            report(before, self.status)
+            if self.status.ready and not before.ready:
+                self.on_ready()
+
+
+def report(before: Status, after: Status) -> None:
+    """Log what changed in our own condition; nothing when nothing did."""
+    if before.ready != after.ready:
+        log.info("ready" if after.ready else "not ready", reasons="; ".join(after.reasons) or None)
+    elif before.reasons != after.reasons and after.reasons:
+        log.info("not ready", reasons="; ".join(after.reasons))
+    if before.held != after.held:
+        log.info("held" if after.held else "released")
+    for concern in sorted(set(after.concerns) - set(before.concerns)):
+        log.warning("concern", about=concern)
+    for concern in sorted(set(before.concerns) - set(after.concerns)):
+        log.info("concern over", about=concern)

@@ -1,0 +1,44 @@
+"""What the loop asks of the rest of the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from podwire.agent.endpoints import LocalEndpoints
+    from podwire.agent.hold import Hold
+    from podwire.agent.observe import Inbox
+    from podwire.agent.publish import Announcer, Publisher
+    from podwire.agent.register import Registrar
+    from podwire.boundary import Clock
+    from podwire.desired.entries import Key
+    from podwire.drivers.netlink.monitor import Monitor
+    from podwire.drivers.netlink.session import Session
+    from podwire.model.config import AgentConfig
+    from podwire.reconcile.backoff import Failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentWorld:
+    """The loop's doors."""
+
+    config: AgentConfig
+    session: Session
+    monitor: Monitor
+    inbox: Inbox
+    endpoints: LocalEndpoints
+    hold: Hold
+    clock: Clock
+    registrar: Registrar
+    publisher: Publisher
+    announcer: Announcer
+    failures: Failures[Key | str]
+    follow_blocks: Callable[[], None]
+    """Begin to follow foreign blocks; called whenever borrowing is found to be allowed."""
+    adopted: Callable[[], bool]
+    """Whether the endpoints of an earlier run are known again; until then nothing is deleted."""
+    has_address: Callable[[str], bool]
+    """Whether IPAM knows addresses of a container ID; asks the datastore."""

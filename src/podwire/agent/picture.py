@@ -1,0 +1,344 @@
+"""Picture: both copies side by side, the datastore's and the kernel's, and what follows from them.
+
+The loop's memory. Everything in it can be read again from the world; nothing is kept across runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, TypeVar
+
+from podwire.agent.kernel import Kernel
+from podwire.agent.mirror import Mirror, Moved
+from podwire.agent.publish import Publication
+from podwire.desired.blocks import is_reachable, is_routed
+from podwire.desired.entries import table_of_key
+from podwire.desired.here import Here, Underlay, find_address, find_underlay
+from podwire.desired.incremental import BlockSource, BorrowedSource, Incremental, Inputs
+from podwire.desired.mtu import pod_mtu
+from podwire.desired.tunnel import TunnelLink, tunnels
+from podwire.model.addressing import host_network
+from podwire.model.endpoint import parse_link_alias
+from podwire.model.link import HOST_MAC, IPIP_DEVICE, VXLAN_DEVICE
+from podwire.model.node import Routing
+from podwire.model.pool import Encapsulation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from podwire.agent.endpoints import LocalEndpoint
+    from podwire.model.addressing import IPInterface, IPNetwork
+    from podwire.model.config import AgentConfig
+    from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
+    from podwire.model.link import Link
+    from podwire.model.node import Node
+
+T = TypeVar("T")
+
+STRAY_GRACE_S = 10.0
+"""How long a veth with our mark may be unexplained before it is deleted."""
+DOWN_GRACE_S = 0.2
+"""How long a pod's host side may be down before it is set up: an ADD sets it up itself."""
+
+
+class Picture:
+    """What the agent knows; owned by the loop's thread, `pod_mtu` apart."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self.mirror = Mirror()
+        self.kernel = Kernel()
+        self.here: Here | None = None
+        self.incremental: Incremental | None = None
+        self.publication = Publication()
+        self._local: Mapping[AttachmentKey, LocalEndpoint] = {}
+        self._endpoints: dict[AttachmentKey, WorkloadEndpoint] = {}
+        self._keys_on: defaultdict[str, set[AttachmentKey]] = defaultdict(set)
+        self._unpublished: set[IPNetwork] = set()
+        self._down_since: dict[str, float | None] = {}
+        self._stray_since: dict[int, float | None] = {}
+        self._lost = False
+        self._news = True
+
+    # --- look -----------------------------------------------------------------------------------
+
+    def look(self, local: Mapping[AttachmentKey, LocalEndpoint]) -> bool:
+        """Take in what moved since the last look; whether anything did."""
+        seen, moved = self.kernel.take_seen(), self.mirror.take_moved()
+        self._lost |= seen.lost
+        changed = self._look_at_endpoints(local) | self._endpoints_on(seen.links)
+        own = self._config.node in moved.nodes
+        # Ours to repair: the address may have moved, a pool may want a tunnel address, an ADD may
+        # have taken the block's last quarter.
+        self._news |= moved.pools or own or seen.addresses or seen.default_route or bool(changed)
+        if changed or seen.links:
+            self._look_at_links()
+        if moved.pools:
+            self._look_at_pools()
+        here = self._find_here()
+        if here != self.here or moved.pools:
+            self.here = here
+            self._look_at_everything()
+        if self.incremental is not None:
+            self._tell(self.incremental, moved, changed)
+        return bool(seen.links or seen.addresses or seen.default_route or moved or changed)
+
+    def take_lost(self) -> bool:
+        """Whether events were lost since the last call: then every table is to be listed."""
+        lost, self._lost = self._lost, False
+        return lost
+
+    def take_news(self) -> bool:
+        """Whether something moved that concerns this node's own objects in the datastore."""
+        if not self.mirror.in_sync:
+            return False  # kept for later: until then nobody knows what our objects look like
+        news, self._news = self._news, False
+        return news
+
+    def _tell(self, incremental: Incremental, moved: Moved, changed: set[AttachmentKey]) -> None:
+        for block in moved.blocks:
+            incremental.on_block(block)
+        for name in moved.nodes:
+            incremental.on_node(name)
+            self._unpublished |= incremental.blocks_of(name)
+        for address in moved.borrowed:
+            incremental.on_borrowed(address)
+            self._unpublished.add(host_network(address))
+        self._unpublished |= moved.blocks
+        incremental.on_endpoints(changed)
+
+    def _look_at_everything(self) -> None:
+        if self.here is None or not self.mirror.in_sync:
+            return
+        inputs = Inputs(
+            snapshot=self.mirror.snapshot(),
+            here=self.here,
+            links=self.kernel.links,
+            endpoints=self._endpoints,
+        )
+        if self.incremental is None:
+            self.incremental = Incremental(inputs)
+        else:
+            self.incremental.on_everything(inputs)
+        self._unpublished.update(self.mirror.affinities)
+        self._unpublished.update(map(host_network, self.mirror.borrowed))
+
+    def _look_at_endpoints(
+        self, local: Mapping[AttachmentKey, LocalEndpoint]
+    ) -> set[AttachmentKey]:
+        if local is self._local:
+            return set()
+        changed = {
+            key
+            for key in local.keys() | self._local.keys()
+            if local.get(key) is not self._local.get(key)
+        }
+        self._local = local
+        for key in changed:
+            before, now = self._endpoints.pop(key, None), local.get(key)
+            if before is not None:
+                self._keys_on[before.interface].discard(key)
+            if now is not None:
+                self._endpoints[key] = now.endpoint
+                self._keys_on[now.endpoint.interface].add(key)
+        return changed
+
+    def _endpoints_on(self, names: set[str]) -> set[AttachmentKey]:
+        return {key for name in names for key in self._keys_on.get(name, ())}
+
+    def _look_at_pools(self) -> None:
+        kinds = {pool.encapsulation for pool in self.mirror.pools.values()}
+        manages = Encapsulation.IPIP in kinds
+        if manages != self.kernel.manages_ipip:
+            self.kernel.manages_ipip = manages
+            self.kernel.judge_addresses_again()
+
+    def _find_here(self) -> Here | None:
+        node = self.own_node()
+        underlay = self._find_underlay(node)
+        if node is None or underlay is None:
+            return None
+        return Here(
+            node=node,
+            underlay=underlay,
+            ipip=self.kernel.index_of(IPIP_DEVICE),
+            vxlan=self.kernel.index_of(VXLAN_DEVICE),
+            default_route=self.kernel.default_route,
+        )
+
+    def _find_underlay(self, node: Node | None) -> Underlay | None:
+        if node is None or node.address is None:
+            return None
+        addresses = self.kernel.addresses.values()
+        return find_underlay(node.address.ip, addresses, self.kernel.links)
+
+    # --- what follows ---------------------------------------------------------------------------
+
+    def own_node(self) -> Node | None:
+        """This node's own object."""
+        return self.mirror.nodes.get(self._config.node)
+
+    def own_address(self) -> IPInterface | None:
+        """The address this node should be known by; None while none can be found.
+
+        As configured; else of the configured device; else what the Node object says, while a
+        device carries it; else of the device of the default route, its preferred source first.
+        """
+        if self._config.address is not None:
+            return self._config.address
+        addresses, links = list(self.kernel.addresses.values()), self.kernel.links
+        if self._config.interface is not None:
+            return find_address(self._config.interface, addresses, links, None)
+        node = self.own_node()
+        known = None if node is None else node.address
+        if known is not None and any(candidate.interface == known for candidate in addresses):
+            return known
+        for route in self.kernel.default_routes():
+            for hop in route.hops:
+                link = self.kernel.by_index.get(hop.device or 0)
+                if link is None:
+                    continue
+                preferred = [a.interface for a in addresses if a.interface.ip == route.source]
+                if preferred:
+                    return preferred[0]
+                found = find_address(link.name, addresses, links, hop.gateway)
+                if found is not None:
+                    return found
+        return None
+
+    def why_blocked(self) -> str | None:
+        """Why nothing may be changed at all; None when all is known that must be."""
+        mirror = self.mirror
+        if not mirror.in_sync:
+            reason = next(iter(mirror.away.values()), None)
+            return f"the datastore has not been read yet{f': {reason}' if reason else ''}"
+        if mirror.cluster is not None and mirror.cluster.routing is Routing.BIRD:
+            return (
+                "ClusterInformation default asks for routing by BIRD, which this version cannot"
+                " serve: routes are left as they are"
+            )
+        node = self.own_node()
+        if node is None:
+            if self.own_address() is None:
+                return (
+                    "no address for this node: there is no default route;"
+                    " set `address` or `interface` in the agent's configuration"
+                )
+            return f"Node {self._config.node} is not registered"
+        if node.address is None:
+            return f"Node {node.name} has no address"
+        if self._find_underlay(node) is None:
+            return f"no device carries the address {node.address.ip} of Node {node.name}"
+        return None
+
+    def pod_mtu(self) -> int:
+        """MTU of a new pod's veth; may be called from any thread."""
+        here = self.here
+        host = 1500 if here is None else here.underlay.mtu
+        return pod_mtu(tuple(self.mirror.pools.values()), host)
+
+    def tunnels(self) -> tuple[TunnelLink, ...]:
+        """The tunnel devices this node needs."""
+        if self.here is None:
+            return ()
+        return tunnels(self.here, tuple(self.mirror.pools.values()))
+
+    def decide(self, deadline: float, monotonic: Callable[[], float]) -> bool:
+        """Work changes into desired state until the deadline; whether all are worked in."""
+        incremental = self.incremental
+        if incremental is None:
+            return True
+        trackers = self.kernel.trackers
+        for changes in incremental.work():
+            for key, entry in changes:
+                tracker = trackers[table_of_key(key)]
+                if entry is None:
+                    tracker.unwant(key)
+                    self.kernel.forget_unwanted(key)
+                else:
+                    tracker.want(key, entry)
+            if monotonic() >= deadline:
+                break
+        return incremental.is_complete
+
+    # --- pods' links ----------------------------------------------------------------------------
+
+    def _look_at_links(self) -> None:
+        down, strays = set(), set()
+        owned = {(key.container_id, key.interface) for key in self._endpoints}
+        for endpoint in self._endpoints.values():
+            link = self.kernel.links.get(endpoint.interface)
+            if link is not None and (not link.up or link.mac != HOST_MAC):
+                down.add(link.name)
+        for link in self.kernel.links.values():
+            owner = parse_link_alias(link.alias)
+            if owner is not None and (owner.container_id, owner.interface) not in owned:
+                strays.add(link.index)
+        self._down_since = {name: self._down_since.get(name) for name in down}
+        self._stray_since = {index: self._stray_since.get(index) for index in strays}
+
+    def pod_links_down(self, now: float) -> list[str]:
+        """Host sides of known pods that have been down for a while, or lost their MAC."""
+        return _ripe(self._down_since, now, DOWN_GRACE_S)
+
+    def stray_links(self, now: float) -> list[Link]:
+        """Veths with our mark that no endpoint has explained for a while."""
+        found = _ripe(self._stray_since, now, STRAY_GRACE_S)
+        return [self.kernel.by_index[index] for index in found if index in self.kernel.by_index]
+
+    def spare(self, link: Link) -> None:
+        """The stray was explained after all: look at it again after another grace period."""
+        self._stray_since[link.index] = None
+
+    def next_wait_s(self, now: float) -> float | None:
+        """Seconds until a grace period ends; None when none runs."""
+        moments = [s + DOWN_GRACE_S for s in self._down_since.values() if s is not None]
+        moments += [s + STRAY_GRACE_S for s in self._stray_since.values() if s is not None]
+        waits = [moment - now for moment in moments if moment > now]
+        return min(waits, default=None)
+
+    # --- tell -----------------------------------------------------------------------------------
+
+    def settle_publication(self) -> Publication:
+        """Bring the publication up to date, once nothing is pending any more."""
+        for prefix in tuple(self._unpublished):
+            verdict = self._is_applied(prefix)
+            if verdict is None:
+                self.publication.drop(prefix)
+                self._unpublished.discard(prefix)
+            elif verdict:
+                self.publication.add((prefix,))
+                self._unpublished.discard(prefix)
+        return self.publication
+
+    def _is_applied(self, prefix: IPNetwork) -> bool | None:
+        """Whether a remote prefix is reachable from here; None when it is none of those."""
+        if self.here is None or self.incremental is None:
+            return False
+        affinity = self.mirror.affinities.get(prefix)
+        if affinity is not None and is_routed(affinity):
+            user: str | None = affinity.node
+        else:
+            user = self.mirror.borrowed.get(prefix.network_address)
+        there = None if user is None else self.mirror.nodes.get(user)
+        if there is None or there.name == self._config.node:
+            return None
+        if not is_reachable(prefix, self.here, there, tuple(self.mirror.pools.values())):
+            return False
+        sources = (BlockSource(prefix), BorrowedSource(prefix.network_address))
+        for key in (key for source in sources for key in self.incremental.keys_of(source)):
+            pending = self.kernel.trackers[table_of_key(key)].pending
+            if key in pending.writes or key in pending.conflicts:
+                return False
+        return True
+
+
+def _ripe(since: dict[T, float | None], now: float, grace_s: float) -> list[T]:
+    """What has been out of order for the whole grace period; the period begins at the first ask."""
+    ripe: list[T] = []
+    for name, start in since.items():
+        if start is None:
+            since[name] = now
+        elif now >= start + grace_s:
+            ripe.append(name)
+    return ripe

@@ -1,0 +1,114 @@
+"""Status: what the agent says of itself. A plain value, made anew by each turn."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from podwire.desired.entries import Table
+from podwire.model.route import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from podwire.agent.apply import Applier
+    from podwire.agent.loopworld import AgentWorld
+    from podwire.agent.picture import Picture
+
+SHOWN = 20
+"""Concerns of one kind that are spelt out; of more only the number is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the agent fares."""
+
+    ready: bool = False
+    held: bool = False
+    reasons: tuple[str, ...] = ("starting",)
+    """Why it is not ready; empty when it is."""
+    concerns: tuple[str, ...] = ()
+    """What is wrong with single objects: conflicts, refusals, unreadable resources."""
+    tables: Mapping[str, int] = field(default_factory=dict)
+    """How many entries of ours each kernel table should hold."""
+
+
+def describe(world: AgentWorld, picture: Picture, why_not: tuple[str, ...]) -> Status:
+    """Say how the agent fares; `why_not` is what the loop itself is still waiting for."""
+    reasons = (*why_not, *_not_ready(world, picture))
+    concerns = (*_conflicts(picture), *_failures(world), *_unreadable(picture))
+    return Status(
+        ready=not reasons,
+        held=world.hold.active(),
+        reasons=reasons,
+        concerns=concerns,
+        tables={table.value: len(picture.kernel.trackers[table].desired) for table in Table},
+    )
+
+
+def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, Any]:
+    """What `podwire agent status` prints."""
+    counters = applier.counters
+    return {
+        "node": world.config.node,
+        "pid": os.getpid(),
+        "ready": status.ready,
+        "held": status.held,
+        "heldFor": world.hold.remaining_s(),
+        "socket": world.config.agent_socket,
+        "datastore": world.config.datastore.path,
+        "reasons": list(status.reasons),
+        "concerns": list(status.concerns),
+        "endpoints": len(world.endpoints.all()),
+        "tables": dict(status.tables),
+        "counters": {
+            **asdict(counters),
+            "storeWrites": world.registrar.writes + world.publisher.writes,
+            "waits": world.publisher.waits,
+            "waitTimeouts": world.publisher.timeouts,
+        },
+    }
+
+
+def _not_ready(world: AgentWorld, picture: Picture) -> Iterator[str]:
+    for prefix, reason in picture.mirror.away.items():
+        yield f"the datastore does not tell of {prefix}: {reason}"
+    problems = dict(world.registrar.problems)
+    for error in problems.values():
+        yield str(error)
+    if not problems and not world.registrar.ready:
+        yield "the node is being registered"
+    for tunnel in picture.tunnels():
+        if tunnel.name not in picture.kernel.links:
+            failure = world.failures.find(tunnel.name)
+            yield f"{tunnel.name} is missing" if failure is None else str(failure.error)
+
+
+def _conflicts(picture: Picture) -> Iterator[str]:
+    for table in Table:
+        conflicts = picture.kernel.trackers[table].pending.conflicts
+        for entry in islice(conflicts.values(), SHOWN):
+            if isinstance(entry, Route):
+                yield (
+                    f"route {entry.key.destination} is held by protocol {entry.protocol};"
+                    " ours is not written"
+                )
+            else:
+                yield f"{table.value}: {entry} is not ours; ours is not written"
+        if len(conflicts) > SHOWN:
+            yield f"{len(conflicts) - SHOWN} more conflicts in {table.value}"
+
+
+def _failures(world: AgentWorld) -> Iterator[str]:
+    failures = world.failures.all()
+    for failure in islice(failures.values(), SHOWN):
+        if failure.attempts > 1:
+            yield str(failure.error)
+    if len(failures) > SHOWN:
+        yield f"{len(failures) - SHOWN} more objects are refused"
+
+
+def _unreadable(picture: Picture) -> Iterator[str]:
+    yield from picture.mirror.unreadable.values()

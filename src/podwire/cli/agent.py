@@ -1,0 +1,125 @@
+"""`podwire agent`: run this node's agent; ask, hold and release a running one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from podwire.agent.control import ask
+from podwire.drivers.config import load_agent_config, parse_seconds
+from podwire.errors import BadInput
+from podwire.model.config import DEFAULT_CONFIG, DEFAULT_SOCKET
+
+CONFIG_VARIABLE = "PODWIRE_CONFIG"
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"The agent's configuration (or {CONFIG_VARIABLE}; {DEFAULT_CONFIG}).",
+)
+socket_option = click.option(
+    "--socket", "socket_", metavar="PATH", help="The agent's socket, instead of a configuration."
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--node", metavar="NAME", help="Name of this node (default: the host's name).")
+@config_option
+@click.pass_context
+def agent(ctx: click.Context, node: str | None, config: Path | None) -> None:
+    """Run this node's agent until it is told to end.
+
+    It registers the node, repairs the pod network in this network namespace, and serves the CNI
+    plugin on its socket. Ending it changes nothing: pods go on talking.
+    """
+    ctx.obj = config
+    if ctx.invoked_subcommand is not None:
+        return
+    from podwire.agent.app import run
+
+    run(load_agent_config(config_path(config), node or os.uname().nodename.split(".", 1)[0]))
+
+
+@agent.command()
+@click.option("--for", "duration", metavar="TIME", help="End by itself after that time, like 60s.")
+@config_option
+@socket_option
+@click.pass_context
+def hold(
+    ctx: click.Context, duration: str | None, config: Path | None, socket_: str | None
+) -> None:
+    """Stop all changes by the agent, in kernel and datastore; nothing is withdrawn."""
+    request: dict[str, Any] = {"control": "hold"}
+    if duration is not None:
+        seconds = parse_seconds(duration)
+        if not seconds:
+            raise BadInput(f"--for {duration!r} is not a time", fix="write it 60s or 5m")
+        request["seconds"] = seconds
+    answer = ask(socket_path(ctx, config, socket_), request)
+    click.echo(f"node {answer['node']}: held{remaining(answer)}")
+
+
+@agent.command()
+@config_option
+@socket_option
+@click.pass_context
+def release(ctx: click.Context, config: Path | None, socket_: str | None) -> None:
+    """Let a held agent go on; what drifted meanwhile is repaired."""
+    answer = ask(socket_path(ctx, config, socket_), {"control": "release"})
+    click.echo(f"node {answer['node']}: released")
+
+
+@agent.command()
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text")
+@config_option
+@socket_option
+@click.pass_context
+def status(ctx: click.Context, output: str, config: Path | None, socket_: str | None) -> None:
+    """Show how the agent fares; ends with 1 when the node is not ready."""
+    answer = ask(socket_path(ctx, config, socket_), {"control": "status"})
+    click.echo(json.dumps(answer, indent=2) if output == "json" else render(answer))
+    if not answer["ready"]:
+        ctx.exit(1)
+
+
+def render(answer: dict[str, Any]) -> str:
+    """The status in lines for people."""
+    state = "ready" if answer["ready"] else "not ready"
+    counters = answer["counters"]
+    lines = [
+        f"node {answer['node']}: {state}{', held' + remaining(answer) if answer['held'] else ''}",
+        f"process {answer['pid']}, socket {answer['socket']}, datastore {answer['datastore']}",
+        f"endpoints {answer['endpoints']}, "
+        + ", ".join(f"{table} {count}" for table, count in answer["tables"].items()),
+        f"kernel: written {counters['writes']}, deleted {counters['deletes']}",
+        f"datastore: written {counters['storeWrites']}",
+    ]
+    lines += [f"not ready: {reason}" for reason in answer["reasons"]]
+    lines += [f"concern: {concern}" for concern in answer["concerns"]]
+    return "\n".join(lines)
+
+
+def remaining(answer: dict[str, Any]) -> str:
+    """When a hold ends, in words."""
+    seconds = answer["heldFor"]
+    return " until it is released" if seconds is None else f" for {seconds:.0f} s"
+
+
+def config_path(config: Path | None) -> Path:
+    """The configuration file to read."""
+    return config or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+
+def socket_path(ctx: click.Context, config: Path | None, socket_: str | None) -> str:
+    """The socket of the agent that is meant."""
+    if socket_:
+        return socket_
+    path = config_path(config or ctx.obj)
+    if not path.exists() and config is None and ctx.obj is None:
+        return DEFAULT_SOCKET
+    return load_agent_config(path, "").agent_socket
