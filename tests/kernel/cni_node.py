@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podwire.agent.attachments import Attachments
@@ -17,7 +18,6 @@ from podwire.agent.endpoints import LocalEndpoints
 from podwire.agent.server import CNIServer
 from podwire.agent.spool import Spool
 from podwire.agent.world import CNIWorld
-from podwire.cni.install import SCRIPT
 from podwire.drivers import namespaces
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.netlink.session import Session
@@ -28,14 +28,13 @@ from podwire.model import codec
 from podwire.model.node import Node
 from podwire.model.pool import IPPool
 from podwire.model.resource import Metadata
+from tests.fakes.cni_programs import PYTHON, c_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from podwire.model.link import Link
 
-PYTHON_PROGRAM = (sys.executable, "-I", "-S", "-E", str(SCRIPT))
 NETWORK = "pods"
 NODE = "node-1"
 TIMEOUT_S = 30.0
@@ -67,7 +66,7 @@ class CNINode:
     """One node. `program` is the plugin's command line."""
 
     folder: Path
-    program: tuple[str, ...] = PYTHON_PROGRAM
+    program: tuple[str, ...] = field(default_factory=lambda: c_program() or PYTHON)
     store: Any = None
     is_held: bool = False
     waits: list[object] = field(default_factory=list)
@@ -175,16 +174,10 @@ class CNINode:
         return self.end(self.begin(command, config, **variables))
 
     def add(self, container: str = "c1", pod: str | None = None, **variables: str) -> Outcome:
-        arguments = "" if pod is None else f"K8S_POD_NAMESPACE=demo;K8S_POD_NAME={pod}"
-        return self.call(
-            "ADD",
-            CONTAINERID=container,
-            NETNS=f"/run/netns/{container}",
-            **{"ARGS": arguments, **variables},
-        )
+        return self.call("ADD", **of(container, pod, **variables))
 
     def delete(self, container: str = "c1", **variables: str) -> Outcome:
-        return self.call("DEL", CONTAINERID=container, NETNS=f"/run/netns/{container}", **variables)
+        return self.call("DEL", **of(container, **variables))
 
     # --- what is there ------------------------------------------------------------------------
 
@@ -196,7 +189,8 @@ class CNINode:
 
     def routes(self) -> list[str]:
         with Session.open() as host:
-            return sorted(str(route.key.destination) for route in host.routes(family=4))
+            routes = host.routes(family=4)
+        return sorted(str(route.key.destination) for route in routes if route.protocol == 80)
 
     def allocations(self) -> list[str]:
         found = []
@@ -225,6 +219,14 @@ class CNINode:
             "spool": [path.name for path in Spool(self.spool).pending()],
         }
         return {name: value for name, value in found.items() if value}
+
+
+def of(container: str, pod: str | None = None, **variables: str) -> dict[str, str]:
+    """The variables that name a container, and its pod."""
+    wanted = {"CONTAINERID": container, "NETNS": f"/run/netns/{container}"}
+    if pod is not None:
+        wanted["ARGS"] = f"K8S_POD_NAMESPACE=demo;K8S_POD_NAME={pod}"
+    return {**wanted, **variables}
 
 
 def make_pod(name: str) -> str:
@@ -282,15 +284,35 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.005)
 
 
-__all__ = [
-    "CNINode",
-    "Outcome",
-    "inside",
-    "ip",
-    "ip_address",
-    "links_inside",
-    "make_pod",
-    "os",
-    "pings",
-    "wait_for",
-]
+def make_uplink() -> None:
+    """The node's own device with a default route: without one nobody answers proxy ARP."""
+    ip("link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    ip("address", "add", "192.0.2.1/24", "dev", "up0")
+    for device in ("lo", "up0", "up1"):
+        ip("link", "set", device, "up")
+    ip("route", "add", "default", "via", "192.0.2.254")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+def main(folder: str) -> None:
+    """An agent's plugin side as a process of its own, to be killed."""
+    node = CNINode(Path(folder)).start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    signal.sigwait({signal.SIGTERM})
+    node.stop()
+
+
+def start_agent(folder: Path) -> subprocess.Popen[bytes]:
+    """Start that process and wait until it answers."""
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "tests.kernel.cni_node", str(folder)], stdout=subprocess.PIPE
+    )
+    assert agent.stdout is not None
+    assert agent.stdout.readline() == b"ready\n"
+    return agent
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    main(sys.argv[1])
