@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -23,6 +24,8 @@ from tests.fakes.store_contract import PATIENCE_S, StoreContract, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
 
     from podwire.boundary import Store
 
@@ -119,6 +122,30 @@ def test_four_processes_share_it_fairly_and_one_may_be_killed(tmp_path: Path) ->
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def found_clusters(directory: str, together: Barrier, found: Queue[tuple[int, str]]) -> None:
+    for number in range(10):
+        together.wait()
+        store = SQLiteStore(f"{directory}/{number}.db")
+        found.put((number, ensure_cluster(store).guid))
+        store.close()
+
+
+def test_several_processes_may_make_the_same_datastore_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    together: Barrier = context.Barrier(6)
+    found: Queue[tuple[int, str]] = context.Queue()
+    founders = [
+        context.Process(target=found_clusters, args=(str(tmp_path), together, found))
+        for _ in range(6)
+    ]
+    for founder in founders:
+        founder.start()
+    clusters = {found.get(timeout=PATIENCE_S) for _ in range(60)}
+    for founder in founders:
+        founder.join()
+    assert sorted(number for number, _ in clusters) == list(range(10))
 
 
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -201,10 +202,10 @@ class SQLiteFile:
             return False
 
     def _check_ours(self, connection: sqlite3.Connection) -> None:
-        application, version = self._marks(connection)
-        if application == 0 and not self._tables(connection):
+        application, version, tables = self._marks(connection)
+        if application == 0 and not tables:
             self._make_schema(connection)
-            application, version = self._marks(connection)
+            application, version, tables = self._marks(connection)
         if application != APPLICATION_ID:
             raise DatastoreUnavailable(
                 f"{self.path} is an SQLite database of another program, not a datastore",
@@ -219,7 +220,7 @@ class SQLiteFile:
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         # Several processes may come here at once; BEGIN IMMEDIATE lets the first one do it. The
         # journal mode can not change inside a transaction; setting it twice is harmless.
-        connection.execute("PRAGMA journal_mode=WAL")
+        self._write_ahead(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
             if not self._tables(connection):
@@ -233,10 +234,31 @@ class SQLiteFile:
                 connection.execute("ROLLBACK")
 
     @staticmethod
-    def _marks(connection: sqlite3.Connection) -> tuple[int, int]:
-        application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        return application, version
+    def _write_ahead(connection: sqlite3.Connection) -> None:
+        # Changing the mode needs the file for oneself, and SQLite does not wait for that when it
+        # could deadlock: two who make the same new file meet here.
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+    def _marks(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
+        """Application, format and number of tables, at one moment."""
+        connection.execute("BEGIN")
+        try:
+            tables = self._tables(connection)
+            application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            connection.execute("ROLLBACK")
+        return application, version, tables
 
     @staticmethod
     def _tables(connection: sqlite3.Connection) -> int:
