@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +69,7 @@ def exec_(namespace: str, command: tuple[str, ...]) -> None:
     127 when it is not there.
     """
     try:
-        _become(namespace, command)
+        _become(namespace, command[1:] if command[0] == "--" else command)
     except PodwireError as error:
         complain(error)
         sys.exit(OWN_FAILURE)
@@ -166,14 +168,15 @@ def _become(namespace: str, command: tuple[str, ...]) -> NoReturn:
     with namespaces.opened(namespace_path(namespace)) as descriptor:
         namespaces.setns(descriptor)
     _show_devices_here()
-    try:
-        os.execvp(command[0], command)  # noqa: S606  # that is what exec is for
-    except FileNotFoundError:
+    program = command[0] if "/" in command[0] else shutil.which(command[0])
+    if program is None:
         click.echo(f"error: {command[0]}: command not found", err=True)
         sys.exit(NOT_FOUND)
+    try:
+        os.execv(program, command)  # noqa: S606  # that is what exec is for
     except OSError as error:
         click.echo(f"error: {command[0]}: {error.strerror}", err=True)
-        sys.exit(NOT_EXECUTABLE)
+        sys.exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
 
 
 def _show_devices_here() -> None:

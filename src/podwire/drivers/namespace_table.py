@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwire.drivers import namespaces
+from podwire.errors import PodwireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NETWORK_NAMESPACE = re.compile(r"net:\[(\d+)\]")
 _CONTAINER = re.compile(r"\b([0-9a-f]{64})\b")
+_INODE = re.compile(r"^ino:\s*(\d+)$", re.MULTILINE)
+_FIRST_KERNEL_INODE = 0xF0000000
+"""PROC_DYNAMIC_FIRST in fs/proc/generic.c."""
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -189,12 +193,27 @@ def _is_kernel_thread(pid: int) -> bool:
 
 
 def _open_namespaces(pid: int) -> Iterator[tuple[int, int]]:
+    """(number, inode) of the open files of a process that refer to a network namespace."""
     with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                match = _NETWORK_NAMESPACE.fullmatch(os.readlink(entry.path))  # noqa: PTH115
+            with suppress(OSError, PodwireError):
+                target = os.readlink(entry.path)  # noqa: PTH115
+                match = _NETWORK_NAMESPACE.fullmatch(target)
                 if match is not None:
                     yield int(entry.name), int(match[1])
+                elif target.startswith("/") and _may_be_namespace(pid, entry.name):
+                    # Opened through a mount: the link then shows the path of the mount.
+                    with namespaces.opened(entry.path) as descriptor:
+                        yield int(entry.name), namespaces.inode_of(descriptor)
+
+
+def _may_be_namespace(pid: int, number: str) -> bool:
+    """Whether an open file has an inode as the kernel's own file systems have them.
+
+    Asked without touching the file, whose server may be away. The kernel tells since 5.14.
+    """
+    match = _INODE.search(Path(f"/proc/{pid}/fdinfo/{number}").read_text())
+    return match is not None and int(match[1]) >= _FIRST_KERNEL_INODE
 
 
 def _from_mounts(gathered: dict[int, _Gathered]) -> None:
