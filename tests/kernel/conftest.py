@@ -44,6 +44,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def run_apart(item: pytest.Item) -> list[pytest.TestReport]:
     """Run one test in a child process; what it started and left behind is killed with it."""
+    # Made here: the child is root by name, and would refuse or take over root's directory.
+    item.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     with tempfile.NamedTemporaryFile() as file:
         sys.stdout.flush()
         sys.stderr.flush()
