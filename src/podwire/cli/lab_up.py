@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from podwire.cli.lab_inside import name_option
+from podwire.cli.main import complain
 from podwire.cli.tables import columns
 from podwire.errors import BadInput, PodwireError
 from podwire.lab.entry import run_apart
@@ -122,7 +123,12 @@ def our_programs() -> Programs:
     from podwire.lab.keeper import Programs
 
     def run_agent(node: str, config: Path) -> int:
-        return app.run(load_agent_config(config, node)) or 0
+        try:
+            app.run(load_agent_config(config, node))
+        except PodwireError as error:
+            complain(error)
+            return 1
+        return 0
 
     return Programs(run_agent=run_agent, install_plugin=install_plugin)
 

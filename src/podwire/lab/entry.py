@@ -50,6 +50,8 @@ def enter_place(netns: str | Path, hostname: str, *, keep_names: bool) -> None:
         # First private: taking shared mounts away would take them away from everybody.
         ns.mount("none", ns.NAMED_DIR, "none", ns.MS_REC | ns.MS_PRIVATE)
         ns.unmount(ns.NAMED_DIR)
+        # What lies below are files without namespaces, over which `ip` would stumble.
+        ns.mount("tmpfs", ns.NAMED_DIR, "tmpfs")
     ns.unmount("/sys")
     ns.mount("sysfs", "/sys", "sysfs")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _SUFFIX = ".json"
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""Inode of the machine's own process namespace (include/linux/proc_ns.h)."""
 
 
 def registry_directory(environment: Mapping[str, str] = os.environ) -> Path:
@@ -29,7 +31,7 @@ def registry_directory(environment: Mapping[str, str] = os.environ) -> Path:
     Raises:
         Forbidden: somebody else holds the path.
     """
-    user = os.geteuid()
+    user, suffix = os.geteuid(), _world_suffix()
     # With sudo the variable may still name the directory of the user who called.
     places = (
         Path(environment.get("XDG_RUNTIME_DIR") or "/run/user/none"),
@@ -38,8 +40,24 @@ def registry_directory(environment: Mapping[str, str] = os.environ) -> Path:
     for base in places:
         with suppress(OSError):
             if base.is_dir() and base.stat().st_uid == user:
-                return _private(base / "podwire", user)
-    return _private(Path(f"/tmp/podwire-{user}"), user)  # noqa: S108  # checked to be ours
+                return _private(base / f"podwire{suffix}", user)
+    shared = Path(f"/tmp/podwire-{_outer(user)}{suffix}")  # noqa: S108  # checked to be ours
+    return _private(shared, user)
+
+
+def _world_suffix() -> str:
+    """Tells apart who sees other processes: a pid from elsewhere would look like a lab's end."""
+    world = Path("/proc/self/ns/pid").stat().st_ino
+    return "" if world == _FIRST_PID_NAMESPACE else f"-{world}"
+
+
+def _outer(user: int) -> int:
+    """The user's id outside of the user namespace: 0 inside is not everybody's root."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, outside, count = (int(field) for field in line.split())
+        if inside <= user < inside + count:
+            return outside + user - inside
+    return user
 
 
 def _private(path: Path, user: int) -> Path:

@@ -1,0 +1,64 @@
+"""The story's own encapsulation; runs where the kernel has IPIP (scripts/with-ipip-kernel)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import test_lab_story
+from tests.lab.conftest import make_lab
+from tests.lab.test_lab_mesh import check_mesh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab.conftest import Lab
+
+PROBE = "ip link add probe0 type ipip local 192.0.2.1 remote 192.0.2.2 || ip link show tunl0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel() -> None:
+    unshare = ["unshare", "--net", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+    done = subprocess.run([*unshare, "sh", "-c", PROBE], check=False, capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("this kernel has no ipip")
+
+
+@pytest.fixture(scope="module")
+def story() -> Iterator[Lab]:
+    lab = make_lab("--encapsulation", "auto")
+    lab.run("apply", "-f", str(test_lab_story.EXAMPLES / "story-pods.yaml"))
+    yield lab
+    lab.run("down")
+
+
+def test_automatic_is_ipip(story: Lab) -> None:
+    status = story.status()
+    assert (status["encapsulation"], status["mode"]) == ("ipip", "always")
+    assert {node["tunnelAddress"] is None for node in status["nodes"]} == {False}
+    mtu = story.inside(f"demo/{test_lab_story.SENDER}", "cat /sys/class/net/eth0/mtu")
+    assert mtu.strip() == "1480"
+
+
+@pytest.mark.parametrize("name", [test_lab_story.SENDER, test_lab_story.RECEIVER])
+def test_the_routes_are_the_storys(story: Lab, name: str) -> None:
+    test_lab_story.test_the_routes_of_a_node(story, name)
+    test_lab_story.test_inside_a_pod(story, name)
+    test_lab_story.test_the_host_side_of_the_cable(story, name)
+
+
+def test_the_ping_is_the_storys(story: Lab) -> None:
+    test_lab_story.test_the_ping(story)
+
+
+@pytest.mark.parametrize("subnets", [1, 2])
+def test_all_pairs_through_ipip(subnets: int) -> None:
+    lab = make_lab("--nodes", "4", "--encapsulation", "ipip", "--subnets", str(subnets))
+    try:
+        check_mesh(lab, "ipip", subnets)
+    finally:
+        lab.run("down")
