@@ -6,6 +6,7 @@ fib_nl_fill_rule (net/core/fib_rules.c).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from struct import error as StructError  # noqa: N812  # it is an exception class
 from typing import TYPE_CHECKING
@@ -92,13 +93,19 @@ def _hops(found: dict[int, bytes], flags: int) -> tuple[NextHop, ...]:
     multipath = found.get(RTA_MULTIPATH)
     if multipath is not None:
         return tuple(_multipath(multipath))
-    device, gateway = found.get(RTA_OIF), _gateway(found)
+    via = found.get(RTA_VIA)
+    return _single(found.get(RTA_OIF), found.get(RTA_GATEWAY) or (via and via[2:]), flags)
+
+
+@lru_cache(maxsize=8192)
+def _single(device: bytes | None, gateway: bytes | None, flags: int) -> tuple[NextHop, ...]:
+    # Thousands of routes lead to the same few nodes; their next hop is made once.
     if device is None and gateway is None:
         return ()
     return (
         NextHop(
             device=wire.u32(device) if device else None,
-            gateway=gateway,
+            gateway=wire.ip(gateway) if gateway else None,
             onlink=bool(flags & RTNH_F_ONLINK),
             dead=bool(flags & _RTNH_F_DEAD),
         ),

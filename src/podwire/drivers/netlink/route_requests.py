@@ -6,6 +6,7 @@ metric adds a second route. Source: net/ipv4/fib_frontend.c, net/ipv6/route.c.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from podwire.drivers.netlink import wire
@@ -19,6 +20,10 @@ RTNH_F_ONLINK = 4
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS = 1, 4, 5, 6, 7, 8
 RTA_MULTIPATH, RTA_TABLE, RTA_VIA, RTA_NH_ID = 9, 15, 18, 30
 RTAX_MTU = 2
+
+_HEAD4, _HEAD6 = (Struct(f"=BBBBBBBBIHHIHH{size}s") for size in (4, 16))
+"""rtmsg with RTA_TABLE and RTA_DST behind it, in one stroke: these every route has."""
+_BEFORE_ADDRESS = wire.ROUTE.size + 8
 
 _CREATE = wire.F_CREATE | wire.F_EXCL
 _REPLACE = wire.F_CREATE | wire.F_REPLACE
@@ -50,7 +55,8 @@ def _route(route: Route) -> bytes:
     family = wire.AF_INET if address.version == 4 else wire.AF_INET6
     hops = route.hops
     flags = RTNH_F_ONLINK if len(hops) == 1 and hops[0].onlink else 0
-    payload = wire.ROUTE.pack(
+    head = _HEAD4 if family == wire.AF_INET else _HEAD6
+    payload = head.pack(
         family,
         destination.prefixlen,
         0,
@@ -60,8 +66,13 @@ def _route(route: Route) -> bytes:
         route.scope,
         route.kind,
         flags,
+        8,
+        RTA_TABLE,
+        table,
+        head.size - _BEFORE_ADDRESS,
+        RTA_DST,
+        address.packed,
     )
-    payload += attribute(RTA_DST, address.packed) + number(RTA_TABLE, table)
     if key.metric:
         payload += number(RTA_PRIORITY, key.metric)
     if route.nexthop_id is not None:

@@ -297,7 +297,6 @@ class Session:
         iif: int | None = None,
         oif: int | None = None,
         mark: int | None = None,
-        tos: int = 0,
         entry: bool = False,
     ) -> Route:
         """Ask the kernel how it would route a packet (RTM_GETROUTE).
@@ -315,7 +314,7 @@ class Session:
             wire.family_of(destination),
             bits,
             0 if source is None else bits,
-            tos,
+            0,
             0,
             0,
             0,
