@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,10 @@ from podwire.model import keys
 from podwire.model.block import Affinity, AffinityState, Block, Handle
 from podwire.model.codec import encode, key_of
 from tests.fakes.ipam_world import World, asked, pool
+
+if TYPE_CHECKING:
+    from podwire.boundary import Entry, Revision
+    from podwire.model.resource import Wire
 
 P = pool("p", "10.0.0.0/28")
 ABSENT = ip_address("10.0.0.3")
@@ -82,6 +87,24 @@ class TestByHandle:
         with pytest.raises(AlreadyExists):
             ipam.release_handle("never", [Write(verb=Verb.CREATE, key="/x", value={})])
         assert world.users() == {got.address: "h"}
+
+    def test_in_the_middle_of_an_allocation_lets_no_address_go_astray(self, batches: bool) -> None:
+        """The other process has raised the handle's count and is about to write the block."""
+        world = World(P, batches=batches)
+        ipam, other = world.node("a"), world.node("b")
+        ipam.assign(asked("i"))
+        update = world.store.update
+
+        def released_first(key: str, value: Wire, revision: Revision) -> Entry:
+            world.store.update = update  # type: ignore[method-assign]
+            if key.startswith(keys.BLOCKS4):
+                other.release_handle("h")
+            return update(key, value, revision)
+
+        world.store.update = released_first  # type: ignore[method-assign]
+        got = ipam.assign(asked("h"))
+        world.check()
+        assert world.handles()["h"].blocks == {got.block: 1}
 
 
 class TestByAddress:
