@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podwire.cli.applying import apply_documents, check_documents
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.kinds import find_kind
 from podwire.cli.main import complain
-from podwire.cli.removal import remove_pool
 from podwire.cli.tables import columns, output
-from podwire.cli.yamlfile import read_documents, refuse
-from podwire.drivers.clock import SystemClock
-from podwire.drivers.store import ensure_cluster
 from podwire.errors import BadInput, InUse, NotFound, PodwireError, Stale
 from podwire.model import codec, keys
 from podwire.model.codec import API_VERSION
@@ -84,6 +79,11 @@ def apply(ctx: click.Context, files: tuple[str, ...], namespace: str) -> None:
     """Create or replace the resources that FILE describes, all of them or none."""
     if not files:
         raise BadInput("apply: no file was given", fix="write -f FILE, or -f - for standard input")
+    # Imported here, so that `get` does not pay for reading YAML.
+    from podwire.cli.applying import apply_documents, check_documents
+    from podwire.cli.yamlfile import read_documents
+    from podwire.drivers.store import ensure_cluster
+
     documents = read_documents(files)
     check_documents(documents, namespace)
     store = open_datastore(ctx, create=True)
@@ -175,6 +175,8 @@ def _wanted(
     if files:
         if kind is not None:
             raise BadInput("delete: give either KIND and NAME, or -f FILE", fix="leave one out")
+        from podwire.cli.yamlfile import read_documents, refuse
+
         documents = read_documents(files)
         found = []
         for document in documents:
@@ -207,6 +209,9 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> None:
             raise _absent(kind, namespace, name)
         try:
             if kind.name == "IPPool":
+                from podwire.cli.removal import remove_pool
+                from podwire.drivers.clock import SystemClock
+
                 remove_pool(store, key, SystemClock())
             else:
                 store.delete(key, entry.revision)
