@@ -125,6 +125,11 @@ class Attachments:
         self.load()
         return self.world.spool.drain(self._detach)
 
+    def working(self) -> bool:
+        """Whether an ADD or DEL is being carried out."""
+        with self._lock:
+            return bool(self._busy)
+
     def serve(self, call: Call, netns: int | None, *, gone: Gone, confirm: Confirm) -> None:
         """Carry out one call.
 
