@@ -8,8 +8,9 @@ from textwrap import dedent
 import pytest
 
 from podwire.errors import BadInput
-from podwire.lab.manifest import Container, Deployment, Pod, parse_manifests
+from podwire.lab.manifest import parse_manifests
 from podwire.lab.names import ALPHABET, replica_name, template_hash
+from podwire.lab.podspec import Container, Deployment, Pod
 from podwire.lab.records import from_json, to_json
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.errors import BadInput
-from podwire.lab.manifest import Container, PodSpec, Spread
+from podwire.lab.podspec import Container, PodSpec, Spread
 from podwire.lab.schedule import Candidate, Placed, Unplaced, choose_node
+from podwire.lab.topology import Topology
 
 LABELS = {"app": "os"}
 MAIN = (Container(name="main"),)
@@ -113,3 +114,14 @@ def test_a_pod_that_fits_nowhere_says_why(spec: PodSpec, says: str | None) -> No
         return
     with pytest.raises(BadInput, match=says):
         choose_node(pod(spec), nodes(2), [])
+
+
+def test_the_storys_deployment_lands_on_the_storys_nodes() -> None:
+    where = [Candidate(name=node.name, labels=node.labels) for node in Topology().nodes]
+    spec = PodSpec(containers=MAIN, spread=(Spread(hard=False, selector=LABELS),))
+    first = Unplaced(
+        namespace="demo", name="x", labels=LABELS, spec=spec, owner="demo/demo-deployment"
+    )
+    one = choose_node(first, where, [])
+    other = choose_node(first, where, [Placed(namespace="demo", labels=LABELS, node=one)])
+    assert {one, other} == {"vms103", "vms105"}

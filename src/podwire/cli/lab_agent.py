@@ -39,8 +39,10 @@ def hold_command(*, name: str, node: str | None, every: bool, seconds: float | N
 @click.argument("node", required=False)
 @click.option("--all", "every", is_flag=True, help="All nodes.")
 def release_command(*, name: str, node: str | None, every: bool) -> None:
-    """Let a held agent go on."""
-    _ask_agents(name, node, every=every, request={"control": "release"}, word="released")
+    """Let held agents go on: that of one node, or all."""
+    _ask_agents(
+        name, node, every=every or node is None, request={"control": "release"}, word="released"
+    )
 
 
 @click.group("agent")

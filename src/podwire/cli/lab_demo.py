@@ -95,7 +95,7 @@ def _guests() -> tuple[Guest, Guest]:
             ip=pod["ip"],
             host_interface=pod["hostInterface"],
         )
-        for pod in pods
+        for pod in sorted(pods, key=lambda pod: str(pod["node"]))
     ]
     return guests[0], guests[1]
 

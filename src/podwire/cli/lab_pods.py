@@ -13,7 +13,7 @@ from podwire.cli.lab_inside import do_inside, name_option, namespace_option
 from podwire.cli.main import complain
 from podwire.cli.tables import columns, output
 from podwire.errors import BadInput
-from podwire.lab.manifest import MOST_REPLICAS, parse_manifests
+from podwire.lab.podspec import MOST_REPLICAS
 from podwire.lab.workloads import Workloads, changing, lab_state
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def _read(filename: str, namespace: str) -> Manifests:
             raise BadInput(f"{filename} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise BadInput(f"{filename} is not UTF-8 text") from None
+    from podwire.lab.manifest import parse_manifests
+
     manifests = parse_manifests(text, source, namespace)
     for warning in manifests.warnings:
         click.echo(f"warning: {warning}", err=True)

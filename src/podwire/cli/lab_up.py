@@ -100,8 +100,7 @@ def create_lab(order: Order) -> None:
         keep_lab(order, programs, progress)
 
     with reserved(order.topology.name) as register:
-        keeper = create_world(keep, click.echo)
-        register(keeper)
+        keeper = create_world(keep, click.echo, register)
     try:
         code = run_apart(keeper, lambda: _wait(order.topology))
     except BaseException:

@@ -22,11 +22,22 @@ from podwire.model.config import DatastoreConfig
 from podwire.model.route import PROTOCOL_STATIC, NextHop, Route, RouteKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from podwire.boundary import Entry
     from podwire.lab.topology import Topology
     from podwire.model.addressing import IPNetwork
+
+
+def explain_gateway(topology: Topology) -> Iterator[str]:
+    """What a person would type for the blocks known from the start; the rest is followed."""
+    yield "\n# the gateway learns which node holds which block, now and later"
+    for name, block in topology.story_blocks.items():
+        node = topology.node(name)
+        yield (
+            f"ip -n {UNDERLAY} route replace {block} via {node.address.ip} "
+            f"dev {bridge_of(topology, node)}"
+        )
 
 
 def follow_blocks(topology: Topology) -> int:

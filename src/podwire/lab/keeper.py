@@ -5,12 +5,13 @@ It stays single-threaded, because it forks all the time; and small, because with
 
 from __future__ import annotations
 
-import gc
 import os
 import selectors
 import signal
 import socket
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from podwire.errors import BadInput, NotFound
@@ -22,7 +23,6 @@ from podwire.lab.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from podwire.lab.topology import Topology
 
@@ -88,9 +88,6 @@ class Keeper:
         chooser = selectors.DefaultSelector()
         chooser.register(door, selectors.EVENT_READ)
         chooser.register(wake, selectors.EVENT_READ)
-        # What is there now never goes away: children need no copy of it because of a collection.
-        gc.collect()
-        gc.freeze()
         while True:
             self._supervisor.reap()
             self._supervisor.run_due()
@@ -221,7 +218,11 @@ def redirect(log: Path) -> None:
 
 
 def _become_pod(record: PodRecord, argv: list[str], environment: dict[str, str]) -> int:
+    # A pod's own output goes nowhere: kept, it would fill the lab's memory. Only what keeps it from
+    # starting is written down, through a descriptor that closes when it starts.
     redirect(STATE / "pods.log")
+    sys.stderr = os.fdopen(os.open(STATE / "pods.log", os.O_WRONLY | os.O_APPEND), "w")
+    redirect(Path(os.devnull))
     enter_place(record.netns, record.name, keep_names=False)
     return execute(argv, environment)
 

@@ -7,14 +7,16 @@ that names the field; what nobody knows is an error that names the nearest right
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping  # noqa: TC003  # lab.records reads the annotations at run time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from podwire.lab.podspec import MOST_REPLICAS, Container, Deployment, Pod, PodSpec, Spread
 from podwire.lab.yamltree import Spot, nearest, read_documents
-from podwire.model.resource import no_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HOSTNAME = "kubernetes.io/hostname"
-MOST_REPLICAS = 1000
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -81,65 +83,6 @@ _DEPLOYMENT_IGNORED = frozenset(
 _SPREAD_IGNORED = frozenset(
     {"matchLabelKeys", "minDomains", "nodeAffinityPolicy", "nodeTaintsPolicy"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """One program of a pod."""
-
-    name: str
-    argv: tuple[str, ...] = ()
-    """command and args; empty: a pause."""
-    environment: Mapping[str, str] = field(default_factory=no_labels)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """A topologySpreadConstraint over nodes."""
-
-    max_skew: int = 1
-    hard: bool = True
-    """whenUnsatisfiable DoNotSchedule; False is ScheduleAnyway: a wish."""
-    selector: Mapping[str, str] = field(default_factory=no_labels)
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether a pod with these labels is counted; an empty selector counts none."""
-        return bool(self.selector) and self.selector.items() <= labels.items()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodSpec:
-    """What a pod runs, and what it asks of its node."""
-
-    containers: tuple[Container, ...]
-    node_name: str | None = None
-    node_selector: Mapping[str, str] = field(default_factory=no_labels)
-    spread: tuple[Spread, ...] = ()
-    restart: bool = True
-    """restartPolicy Always or OnFailure; False is Never."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pod:
-    """One pod, as written."""
-
-    namespace: str
-    name: str
-    labels: Mapping[str, str]
-    spec: PodSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """A number of pods made from one template."""
-
-    namespace: str
-    name: str
-    replicas: int
-    selector: Mapping[str, str]
-    labels: Mapping[str, str]
-    """Of the template: every pod gets them."""
-    spec: PodSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

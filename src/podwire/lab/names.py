@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from podwire.lab.manifest import Deployment
+    from podwire.lab.podspec import Deployment
 
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' letters for made-up names: no vowels, no digits that look like letters."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podwire.lab.manifest import Deployment, PodSpec  # as above
+from podwire.lab.podspec import Deployment, PodSpec  # as above
 from podwire.lab.topology import Topology
 from podwire.model.pool import Encapsulation, Mode
 from podwire.model.resource import no_labels

@@ -131,26 +131,26 @@ def reserved(name: str) -> Iterator[Callable[[Keeper], None]]:
                 f"lab {name!r} runs already",
                 fix=f"podwire lab down{option}, or choose another --name",
             )
-        registered = False
 
         def register(made: Keeper) -> None:
-            nonlocal registered
             file.seek(0)
             file.truncate()
             json.dump({"pid": made.pid, "start": made.start}, file)
             file.flush()
-            registered = True
 
         try:
             yield register
-        finally:
-            if not registered:
-                path.unlink(missing_ok=True)
+        except BaseException:
+            forget(name)
+            raise
 
 
 def forget(name: str) -> None:
-    """Remove the entry of a lab that has ended."""
-    (registry_directory() / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+    """Remove the entry of a lab that has ended, and the directory with the last one."""
+    directory = registry_directory()
+    (directory / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _read(path: Path) -> Keeper | None:

@@ -11,7 +11,7 @@ from podwire.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from podwire.lab.manifest import PodSpec, Spread
+    from podwire.lab.podspec import PodSpec, Spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ class Unplaced:
     name: str
     labels: Mapping[str, str]
     spec: PodSpec
+    owner: str | None = None
+    """The deployment it belongs to, as `namespace/name`."""
 
     @property
     def title(self) -> str:
@@ -50,7 +52,8 @@ def choose_node(pod: Unplaced, nodes: Sequence[Candidate], placed: Sequence[Plac
     """The node for one pod.
 
     Hard constraints filter; the soft ones, then the number of pods on a node, order what is left.
-    Ties are broken by a hash of pod and node, so that the same question has the same answer.
+    Ties are broken by a hash of deployment (or pod) and node: the same question always has the
+    same answer, and different deployments prefer different nodes.
 
     Raises:
         BadInput: no node satisfies the pod; says which condition left none.
@@ -112,4 +115,4 @@ def _matching(spread: Spread, pod: Unplaced, node: str, placed: Sequence[Placed]
 
 
 def _lot(pod: Unplaced, node: str) -> bytes:
-    return hashlib.sha256(f"{pod.title} {node}".encode()).digest()
+    return hashlib.sha256(f"{pod.owner or pod.title}:{node}".encode()).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from podwire.drivers.store import open_store
 from podwire.errors import Rejected, Unsupported
 from podwire.lab.build import Builder, kernel_has_ipip
 from podwire.lab.fabric import compute_fabric
-from podwire.lab.gateway import follow_blocks
+from podwire.lab.gateway import explain_gateway, follow_blocks
 from podwire.lab.keeper import Keeper, let_go, listen, redirect
 from podwire.lab.seed import seed
 from podwire.lab.state import (
@@ -62,6 +63,9 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
     with_store.close()
     if os.waitstatus_to_exitcode(os.waitpid(installing, 0)[1]) != 0:
         raise Rejected("the CNI plugin could not be installed", fix="see its message above")
+    # What is there now never goes away: no collection should make the agents copy it.
+    gc.collect()
+    gc.freeze()
     keeper = Keeper(topology, programs)
     door = listen()
     for node in topology.nodes:
@@ -72,6 +76,9 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
             )
         keeper.start_agent(node.name)
     if topology.encapsulation is Encapsulation.NONE:
+        if order.explain:
+            for command in explain_gateway(topology):
+                progress.say(command)
         keeper.start_helper("gateway", lambda: follow_blocks(topology))
     progress.done()
     keeper.run(door)

@@ -102,6 +102,6 @@ def _veth(pod: Guest) -> Iterator[Stop]:
             ("node", pod.node, "--", "ip", "link", "show", pod.host_interface),
             ("exec", pod.title, "--", "cat", "/sys/class/net/eth0/iflink"),
             ("node", pod.node, "--", "sh", "-c", index),
-            ("node", pod.node, "--", "podwire", "veth"),
+            ("node", pod.node, "--", "podwire", "veth", "peer", pod.host_interface),
         ),
     )

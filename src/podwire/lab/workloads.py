@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from podwire.errors import BadInput, NotFound, PodwireError
 from podwire.lab.control import ask
-from podwire.lab.manifest import Pod
 from podwire.lab.names import replica_name, template_hash
+from podwire.lab.podspec import Pod
 from podwire.lab.records import PodRecord, state_from_json, to_json
 from podwire.lab.sandbox import create_pod, delete_pod
 from podwire.lab.schedule import Candidate, Placed, Unplaced, choose_node
@@ -21,7 +21,8 @@ from podwire.lab.state import CONTROL, LOCK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from podwire.lab.manifest import Deployment, Manifests
+    from podwire.lab.manifest import Manifests
+    from podwire.lab.podspec import Deployment
     from podwire.lab.records import LabState
 
 AT_ONCE = 8
@@ -208,7 +209,13 @@ def _place(
         for record in records
         if record.title not in leaving
     ]
-    pod = Unplaced(namespace=namespace, name=name, labels=wanted.labels, spec=wanted.spec)
+    pod = Unplaced(
+        namespace=namespace,
+        name=name,
+        labels=wanted.labels,
+        spec=wanted.spec,
+        owner=f"{wanted.namespace}/{wanted.name}",
+    )
     return choose_node(pod, nodes, placed)
 
 

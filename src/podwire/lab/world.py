@@ -64,10 +64,15 @@ class Progress:
         os.write(self._descriptor, json.dumps(message).encode() + b"\n")
 
 
-def create_world(keep: Callable[[Progress], NoReturn], say: Callable[[str], None]) -> Keeper:
+def create_world(
+    keep: Callable[[Progress], NoReturn],
+    say: Callable[[str], None],
+    register: Callable[[Keeper], None],
+) -> Keeper:
     """Make a world whose first process runs `keep`; returns when that said it is done.
 
-    `keep` must not return. What it says on the way is handed to `say`.
+    `keep` must not return. What it says on the way is handed to `say`. `register` is called as
+    soon as there is a keeper, so that nobody's death can leave a world nobody knows of.
 
     Raises:
         Forbidden: this system does not let the caller make one.
@@ -91,6 +96,7 @@ def create_world(keep: Callable[[Progress], NoReturn], say: Callable[[str], None
                 message = json.loads(line)
                 if "pid" in message:
                     keeper = Keeper(pid=message["pid"], start=start_time(message["pid"]) or 0)
+                    register(keeper)
                 elif "say" in message:
                     say(message["say"])
                 elif "error" in message:
