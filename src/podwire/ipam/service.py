@@ -289,12 +289,14 @@ class IPAM:
         except NoPool:
             return False
         own = [view.own[cidr].value for cidr in own_blocks(view, pools)]
-        free = sum(
-            not view.rules.is_reserved(address_at(block.cidr, ordinal))
-            for block in own
-            for ordinal in block.unallocated
-        )
+        free = sum(self._free(block, view) for block in own)
         return bool(own) and free > (1 - AHEAD) * own[-1].size
+
+    def _free(self, block: Block, view: View) -> int:
+        if not view.rules.reserved:
+            return len(block.unallocated)
+        addresses = (address_at(block.cidr, ordinal) for ordinal in block.unallocated)
+        return sum(not view.rules.is_reserved(address) for address in addresses)
 
     def _claim_ahead(self) -> IPNetwork | None:
         if self._enough(self._desk.memory.look(again=False)):
