@@ -346,6 +346,14 @@ def test_a_broken_object_harms_only_its_own_line(shell: Shell) -> None:
     assert "'banana' is not a network" in result.stderr
 
 
+def test_a_broken_object_can_be_applied_over_and_deleted(shell: Shell) -> None:
+    for name in ("one", "two"):
+        shell.store.create(keys.pool_key(name), {"spec": {"cidr": "banana"}})
+    assert applied(shell).startswith("Successfully applied 1")
+    assert shell.read(keys.pool_key("one")).cidr == ip_network("10.244.0.0/16")
+    assert shell.run("delete", "ippool", "two").startswith("Successfully deleted 1")
+
+
 def test_the_datastore_is_listed_with_values_and_revisions(shell: Shell) -> None:
     applied(shell)
     shell.put(ENDPOINT)

@@ -90,8 +90,8 @@ def plan_changes(store: Store, documents: Sequence[Document], namespace: str) ->
     changes = [_change(store, document, namespace) for document in documents]
     faults: list[tuple[Document, Fault]] = []
     for change in changes:
-        if change.entry is not None:
-            before = codec.decode(change.key, change.entry.value)
+        before = _decoded(change.entry)
+        if before is not None:
             faults += [(change.document, fault) for fault in check_change(before, change.value)]
     faults += _collisions(store, changes)
     refuse(faults)
@@ -109,22 +109,36 @@ def _change(store: Store, document: Document, namespace: str) -> Change:
             f" read (resourceVersion {wanted})",
             fix="get it again and repeat your change, or leave resourceVersion out",
         )
-    value: Any = build(document.value, None if entry is None else entry.value, namespace)
-    if entry is None:
+    before: Any = _decoded(entry)
+    stored = None if entry is None or before is None else entry.value
+    value: Any = build(document.value, stored, namespace)
+    if before is None:
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         metadata = replace(value.metadata, uid=str(uuid.uuid4()), created=created)
     else:
-        before: Any = codec.decode(key, entry.value)
         metadata = replace(value.metadata, uid=before.metadata.uid, created=before.metadata.created)
     return Change(document=document, key=key, entry=entry, value=replace(value, metadata=metadata))
 
 
+def _decoded(entry: Entry | None) -> Stored | None:
+    """What is stored; None also when it cannot be read: applying then repairs it."""
+    try:
+        return None if entry is None else codec.decode(entry.key, entry.value)
+    except BadInput:
+        return None
+
+
 def _collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document, Fault]]:
     """New pools must not overlap stored ones, nor each other."""
-    new = [change for change in changes if change.entry is None and type(change.value) is IPPool]
+    new = [
+        change
+        for change in changes
+        if isinstance(change.value, IPPool) and _decoded(change.entry) is None
+    ]
     if not new:
         return []
-    pools = [pool for entry in store.list(keys.POOLS).entries if (pool := _pool(entry))]
+    stored = map(_decoded, store.list(keys.POOLS).entries)
+    pools = [pool for pool in stored if isinstance(pool, IPPool)]
     blocks: list[IPNetwork] = [
         block
         for prefix in (keys.BLOCKS4, keys.BLOCKS6)
@@ -138,13 +152,6 @@ def _collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document,
         faults += [(change.document, fault) for fault in found]
         pools.append(change.value)
     return faults
-
-
-def _pool(entry: Entry) -> IPPool | None:
-    try:
-        return codec.decode_pool(entry.key, entry.value)
-    except BadInput:  # somebody's broken pool is told of by `get`, and is no reason to refuse ours
-        return None
 
 
 def _write_of(change: Change) -> Write:

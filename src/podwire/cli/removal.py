@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.errors import InUse, NotFound
+from podwire.errors import Conflict, InUse, NotFound, Stale
 from podwire.ipam.allocation import live
 from podwire.ipam.claims import Claims
 from podwire.ipam.records import Records
@@ -29,7 +30,8 @@ def remove_pool(store: Store, key: str, clock: Clock) -> None:
     Raises:
         NotFound: there is no such pool.
         InUse: addresses of it are in use; the pool is as it was.
-        Conflict: it was changed at the same time.
+        Stale: it was changed at the same time.
+        BadInput: what is stored is no pool.
     """
     entry = store.get(key)
     if entry is None:
@@ -43,7 +45,7 @@ def remove_pool(store: Store, key: str, clock: Clock) -> None:
         clock.sleep(SETTLE_S)
     try:
         _give_back(pool, records, clock)
-    except InUse:
+    except (InUse, Stale):
         _restore(store, entry, pool)
         raise
     store.delete(key, entry.revision)
@@ -63,7 +65,8 @@ def _give_back(pool: IPPool, records: Records, clock: Clock) -> None:
 
 def _restore(store: Store, entry: Entry, pool: IPPool) -> None:
     if not pool.disabled:
-        store.update(entry.key, codec.encode(pool), entry.revision)
+        with suppress(Conflict):  # whoever changed it since has decided what it should be
+            store.update(entry.key, codec.encode(pool), entry.revision)
 
 
 def _blocks(pool: IPPool, records: Records) -> list[Block]:

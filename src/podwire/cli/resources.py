@@ -212,7 +212,10 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> None:
                 from podwire.cli.removal import remove_pool
                 from podwire.drivers.clock import SystemClock
 
-                remove_pool(store, key, SystemClock())
+                try:
+                    remove_pool(store, key, SystemClock())
+                except BadInput:  # too broken to be in anybody's use
+                    store.delete(key, entry.revision)
             else:
                 store.delete(key, entry.revision)
         except Stale:
