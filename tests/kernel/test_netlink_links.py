@@ -104,7 +104,7 @@ def test_links_agree_with_iproute2_and_pyroute2(session: Session) -> None:
         assert link.carrier == ("LOWER_UP" in one["flags"])
         assert link.kind == one.get("linkinfo", {}).get("info_kind")
         assert link.alias == one.get("ifalias")
-        assert link.mac == (None if link.loopback else one["address"])
+        assert link.mac == (one["address"] if one["link_type"] == "ether" else None)
         assert (None if link.master is None else ours[link.master].name) == one.get("master")
         if link.kind == "veth":
             assert ours[link.peer_index or 0].name == one["link"]
@@ -142,14 +142,26 @@ def test_a_vxlan_device_keeps_its_settings(session: Session) -> None:
     )
 
 
-def test_an_ipip_device_is_there_or_named_as_missing(session: Session) -> None:
+def test_a_route_leads_through_the_ipip_device(session: Session) -> None:
     try:
         session.run(requests.create_ipip("tunl0"))
     except InterfaceExists:  # the module was loaded, and made it
         pass
     except Unsupported:
         pytest.skip("this kernel has no ipip")
-    assert must_find(session, "tunl0").mac is None
+    found = must_find(session, "tunl0")
+    assert (found.kind, found.mac, found.peer_index) == ("ipip", None, None)
+    address = Address(device=found.index, interface=ip_interface("10.244.38.128/32"))
+    hop = NextHop(device=found.index, gateway=ip_address("192.168.26.105"), onlink=True)
+    route = Route(key=RouteKey(destination=ip_interface("10.244.169.64/26").network), hops=(hop,))
+    session.run(
+        requests.set_link("tunl0", up=True, mtu=1480),
+        requests.replace_address(address),
+        requests.replace_route(route),
+    )
+    assert must_find(session, "tunl0").mtu == 1480
+    assert address in session.addresses()
+    assert route in session.routes()
 
 
 def test_a_link_can_be_changed_moved_and_renamed(

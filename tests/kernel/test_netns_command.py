@@ -25,7 +25,7 @@ def test_add_list_and_delete() -> None:
     assert podwire("add", "blue").returncode == 0
     shown = json.loads(podwire("list", "-o", "json").stdout)
     [blue] = [one for one in shown if one["name"] == "blue"]
-    assert blue["interfaces"] == ["lo"]
+    assert blue["interfaces"][0] == "lo"
     assert blue["inode"] == namespaces.named()["blue"]
     assert blue["processes"] == []
     [own] = [one for one in shown if one["own"]]
@@ -41,12 +41,17 @@ def test_add_list_and_delete() -> None:
 
 def test_exec_passes_everything_through() -> None:
     namespaces.create_named("blue")
+    subprocess.run(["ip", "-n", "blue", "link", "add", "br7", "type", "bridge"], check=True)
     done = podwire(
         "exec", "blue", "--", "sh", "-c",
-        "cat; echo $GREETING; echo bad >&2; ls /sys/class/net; exit 7",
+        "cat; echo $GREETING; echo bad >&2; ls -d /sys/class/net/br7; exit 7",
         input="in\n", env={**os.environ, "GREETING": "hello"},
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (7, "in\nhello\nlo\n", "bad\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        7,
+        "in\nhello\n/sys/class/net/br7\n",
+        "bad\n",
+    )
     here = podwire("exec", "blue", "readlink", "/proc/self/ns/net")
     assert here.stdout == f"net:[{namespaces.named()['blue']}]\n"
 

@@ -61,7 +61,8 @@ def decode_link(data: bytes, start: int, end: int) -> Link:
         mac=None if loopback else wire.mac_text(found.get(_IFLA_ADDRESS, b"")),
         alias=wire.string(found[_IFLA_IFALIAS]) if _IFLA_IFALIAS in found else None,
         master=wire.u32(found[_IFLA_MASTER]) if _IFLA_MASTER in found else None,
-        peer_index=wire.u32(found[_IFLA_LINK]) if _IFLA_LINK in found else None,
+        # 0: a tunnel that is bound to no device.
+        peer_index=(wire.u32(found[_IFLA_LINK]) or None) if _IFLA_LINK in found else None,
         peer_netnsid=wire.i32(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         loopback=loopback,
         vxlan=_vxlan(settings) if _VXLAN_ID in settings else None,
