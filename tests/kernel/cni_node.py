@@ -13,6 +13,8 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from podwire.agent.attachments import Attachments
 from podwire.agent.endpoints import LocalEndpoints
 from podwire.agent.server import CNIServer
@@ -296,6 +298,7 @@ def make_uplink() -> None:
 
 def main(folder: str) -> None:
     """An agent's plugin side as a process of its own, to be killed."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     node = CNINode(Path(folder)).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -309,7 +312,8 @@ def start_agent(folder: Path) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "tests.kernel.cni_node", str(folder)], stdout=subprocess.PIPE
     )
     assert agent.stdout is not None
-    assert agent.stdout.readline() == b"ready\n"
+    with agent.stdout as stdout:
+        assert stdout.readline() == b"ready\n"
     return agent
 
 

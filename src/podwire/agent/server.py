@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from podwire.agent.attachments import Attachments
+    from podwire.agent.gate import Calls
     from podwire.model.cni import Answer
     from podwire.model.resource import JSON
 
@@ -56,13 +56,13 @@ log = structlog.get_logger(__name__)
 class CNIServer:
     """Serves the agent's unix socket until `stop`.
 
-    `attachments` answers the plugin; `control` answers control requests, a JSON object each, and
+    `calls` answers the plugin; `control` answers control requests, a JSON object each, and
     may raise errors of ours. Both are called from several threads.
     """
 
-    def __init__(self, path: Path, attachments: Attachments, control: Control) -> None:
+    def __init__(self, path: Path, calls: Calls, control: Control) -> None:
         self.path = path
-        self._attachments = attachments
+        self._calls = calls
         self._control = control
         self._pool = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="call")
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
@@ -153,7 +153,7 @@ class CNIServer:
         def confirm(answer: Answer) -> bool:
             return deliver(caller, answer)
 
-        self._attachments.serve(
+        self._calls.serve(
             decode_call(body), netns, gone=lambda: has_left(caller), confirm=confirm
         )
 
