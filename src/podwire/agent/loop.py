@@ -68,6 +68,8 @@ class Loop:
         Safe to call at any time and any number of times.
         """
         self.applier.counters.turns += 1
+        # Asked before the look: endpoints adopted meanwhile would be missing from what it saw.
+        adopted = self._world.adopted()
         self._look()
         blocked = self.picture.why_blocked()
         busy = False
@@ -75,11 +77,11 @@ class Loop:
             # Deleting what we merely have not heard of yet would cut live pods off, so nothing
             # below runs before datastore and links are in sync.
             busy = not self.picture.decide(self._deadline(), self._world.clock.monotonic)
-            busy = self._act(may_delete=not busy and self._world.adopted()) or busy
+            busy = self._act(may_delete=not busy and adopted) or busy
             if not busy:
                 self._settled = self._settled or not self._world.hold.active()
                 self._announce()
-        self._tell(blocked)
+        self._tell(blocked, adopted=adopted)
         return busy
 
     # --- look -----------------------------------------------------------------------------------
@@ -181,9 +183,9 @@ class Loop:
         if publication.is_news and not self._world.hold.active():
             self._world.announcer.offer(publication.take())
 
-    def _tell(self, blocked: str | None) -> None:
+    def _tell(self, blocked: str | None, *, adopted: bool) -> None:
         why_not = [] if blocked is None else [blocked]
-        if blocked is None and not self._world.adopted():
+        if blocked is None and not adopted:
             why_not.append("pods of an earlier run are being checked")
         if blocked is None and not self._settled:
             why_not.append("the kernel is being brought up to date")

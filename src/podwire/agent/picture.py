@@ -76,7 +76,8 @@ class Picture:
         if moved.pools:
             self._look_at_pools()
         here = self._find_here()
-        if here != self.here or moved.pools:
+        # The first time is when all of it is known at last, whichever part came latest.
+        if here != self.here or moved.pools or self.incremental is None:
             self.here = here
             self._look_at_everything()
         if self.incremental is not None:
@@ -227,7 +228,7 @@ class Picture:
             return f"Node {self._config.node} is not registered"
         if node.address is None:
             return f"Node {node.name} has no address"
-        if self._find_underlay(node) is None:
+        if self._find_underlay(node) is None or self.incremental is None:
             return f"no device carries the address {node.address.ip} of Node {node.name}"
         return None
 
@@ -247,7 +248,7 @@ class Picture:
         """Work changes into desired state until the deadline; whether all are worked in."""
         incremental = self.incremental
         if incremental is None:
-            return True
+            return False  # nothing is desired yet, which is not the same as desiring nothing
         trackers = self.kernel.trackers
         for changes in incremental.work():
             for key, entry in changes:

@@ -55,7 +55,7 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
         "node": world.config.node,
         "pid": os.getpid(),
         "ready": status.ready,
-        "held": status.held,
+        "held": world.hold.active(),
         "heldFor": world.hold.remaining_s(),
         "socket": world.config.agent_socket,
         "datastore": world.config.datastore.path,
