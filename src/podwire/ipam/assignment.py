@@ -23,30 +23,12 @@ from podwire.model.addressing import address_at, block_holding, contains, ordina
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from podwire.boundary import Clock
-    from podwire.ipam.claims import Claims
-    from podwire.ipam.ledger import Ledger
-    from podwire.ipam.memory import Memory, View
-    from podwire.ipam.records import Record, Records
+    from podwire.ipam.desk import Desk
+    from podwire.ipam.memory import View
+    from podwire.ipam.records import Record
     from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.block import Block, Handle
     from podwire.model.pool import IPPool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What a try works with."""
-
-    records: Records
-    claims: Claims
-    ledger: Ledger
-    memory: Memory
-    clock: Clock
-
-    @property
-    def node(self) -> str:
-        """The node that assigns."""
-        return self.claims.node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,11 @@ class Ledger:
         self._records = records
         self._store = records.store
 
+    @property
+    def can_batch(self) -> bool:
+        """Whether everything of one call is written at once."""
+        return self._store.can_batch
+
     def enter(
         self, handle_id: str, handle: Record[Handle] | None, edit: Edit, also: Sequence[Write]
     ) -> Record[Block]:
@@ -95,30 +100,29 @@ class Ledger:
     ) -> tuple[Record[Block], ...]:
         """Delete the handle with all its allocations, which `edits` take out of their blocks.
 
+        `also` goes into the same batch; a store without one must have been given it before.
+
         Raises:
             Conflict: block or handle moved; begin again.
             AlsoRefused: one of `also` was refused; no block was changed.
         """
-        if self._store.can_batch:
-            writes = [
-                *also,
-                *(writing(edit.old, edit.new) for edit in edits),
-                writing(handle, None),
-            ]
-            try:
-                entries = self._store.batch(writes)[len(also) :]
-            except Stale as refused:
-                self._blame(refused, handle.value.id, handle, edits, also)
-                raise
-            return tuple(
-                Record(replace(edit.new, wire=entry.value), entry.revision)
-                for edit, entry in zip(edits, entries, strict=False)
-                if edit.new is not None and entry is not None
-            )
-        self._write_each(also)
-        kept = [self.write(edit) for edit in map(fenced, edits)]
-        self._records.delete(handle)
-        return tuple(block for block in kept if block is not None)
+        if not self._store.can_batch:
+            assert not also, "carried out before, once"
+            kept = [self.write(edit) for edit in map(fenced, edits)]
+            self._records.delete(handle)
+            return tuple(block for block in kept if block is not None)
+        edits = [edit for edit in edits if edit.new is not edit.old.value]
+        blocks = [writing(edit.old, edit.new) for edit in edits]
+        try:
+            entries = self._store.batch([*also, *blocks, writing(handle, None)])[len(also) :]
+        except Stale as refused:
+            self._blame(refused, handle.value.id, handle, edits, also)
+            raise
+        return tuple(
+            Record(replace(edit.new, wire=entry.value), entry.revision)
+            for edit, entry in zip(edits, entries, strict=False)
+            if edit.new is not None and entry is not None
+        )
 
     def cross_out(
         self, edit: Edit, handles: Sequence[tuple[Record[Handle], int]]

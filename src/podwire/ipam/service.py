@@ -8,27 +8,23 @@ are always safe.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from podwire.errors import DatastoreUnavailable, NoPool, Rejected, Stale
 from podwire.ipam.affinity import usable
-from podwire.ipam.allocation import Claimant, end_rest, ordinals_of, release
-from podwire.ipam.assignment import Desk, Try, claimable, own_blocks
+from podwire.ipam.allocation import end_rest
+from podwire.ipam.assignment import Try, claimable, own_blocks
 from podwire.ipam.claims import Claims
-from podwire.ipam.ledger import AlsoRefused, Edit, Ledger
+from podwire.ipam.desk import Desk
+from podwire.ipam.ledger import AlsoRefused, Ledger
 from podwire.ipam.memory import Memory
 from podwire.ipam.pools import Asker, select_pools
 from podwire.ipam.records import Records
+from podwire.ipam.release import by_block, release_by_handle, release_from
 from podwire.ipam.request import Assigned, AssignRequest, Release, Released
 from podwire.ipam.usage import Usage, read_usage
-from podwire.model.addressing import (
-    IPAddress,
-    IPNetwork,
-    address_at,
-    block_holding,
-    contains,
-    ordinal_of,
-)
+from podwire.model.addressing import IPAddress, IPNetwork, address_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -119,22 +115,20 @@ class IPAM:
         Raises:
             Stale: one of `also` was refused; nothing was released.
         """
+        what, desk = f"handle {handle}", self._desk
         with self._turn:
-            return self._again(f"handle {handle}", lambda: self._release_handle(handle, also))
+            if not desk.ledger.can_batch:
+                # Once and first: an endpoint must never outlive its address.
+                self._again(what, lambda: desk.ledger.carry_out(also))
+                also = ()
+            return self._again(what, lambda: release_by_handle(desk, handle, also))
 
     def release_addresses(self, releases: Sequence[Release]) -> Released:
         """Release single addresses, each only if it still is what the caller thinks."""
         with self._turn:
-            blocks: dict[IPNetwork, list[Release]] = {}
-            absent = []
-            for wanted in releases:
-                cidr = self._block_of(wanted.address)
-                if cidr is None:
-                    absent.append(wanted.address)
-                else:
-                    blocks.setdefault(cidr, []).append(wanted)
+            blocks, absent = by_block(self._desk, releases)
             parts = [
-                self._again(f"block {cidr}", lambda c=cidr, w=group: self._release_from(c, w))  # type: ignore[misc]
+                self._again(f"block {cidr}", partial(release_from, self._desk, cidr, group))
                 for cidr, group in blocks.items()
             ]
         return Released(
@@ -195,7 +189,7 @@ class IPAM:
             empty = [c for c, record in sorted(view.own.items()) if self._is_empty(record, view)]
             spare = tuple(empty[keep:])
             for cidr in spare:
-                self._again(f"block {cidr}", lambda c=cidr: self._give_back(c, True))  # type: ignore[misc]
+                self._again(f"block {cidr}", partial(self._give_back, cidr, True))
             self._desk.memory.forget()
         return spare
 
@@ -216,72 +210,6 @@ class IPAM:
             if view.fresh:
                 raise
             return None
-
-    def _release_handle(self, handle_id: str, also: Sequence[Write]) -> tuple[IPAddress, ...]:
-        handle = self._desk.records.handle(handle_id)
-        if handle is None:
-            self._desk.ledger.carry_out(also)
-            return ()
-        addresses: list[IPAddress] = []
-        edits = []
-        for cidr in handle.value.blocks:
-            # Read anew, never remembered: an allocation that memory lacks would be left behind.
-            record = self._desk.records.block(cidr)
-            if record is not None:
-                ordinals = ordinals_of(record.value, handle_id)
-                addresses.extend(address_at(cidr, ordinal) for ordinal in ordinals)
-                edits.append(self._without(record, ordinals))
-        for record in self._desk.ledger.strike(handle, edits, also):
-            self._desk.memory.put(record)
-        return tuple(addresses)
-
-    def _release_from(self, cidr: IPNetwork, releases: Sequence[Release]) -> Released:
-        record = self._desk.records.block(cidr)
-        released: dict[int, str | None] = {}
-        absent, foreign = [], []
-        for wanted in releases:
-            ordinal = ordinal_of(cidr, wanted.address)
-            taken = None if record is None else record.value.allocations.get(ordinal)
-            if taken is None or taken.released_at is not None:
-                absent.append(wanted.address)
-            elif Claimant(handle=wanted.handle, sequence=wanted.sequence).owns(taken):
-                released[ordinal] = taken.handle
-            else:
-                foreign.append(wanted.address)
-        if record is not None and released:
-            handles = []
-            for name in {name for name in released.values() if name is not None}:
-                handle = self._desk.records.handle(name)
-                if handle is not None:
-                    handles.append((handle, sum(name == owner for owner in released.values())))
-            kept = self._desk.ledger.cross_out(self._without(record, tuple(released)), handles)
-            if kept is not None:
-                self._desk.memory.put(kept)
-        return Released(
-            released=tuple(address_at(cidr, ordinal) for ordinal in released),
-            absent=tuple(absent),
-            foreign=tuple(foreign),
-        )
-
-    def _without(self, record: Record[Block], ordinals: Sequence[int]) -> Edit:
-        if not ordinals:
-            return Edit(record, record.value)
-        now, rules = self._desk.clock.now(), self._desk.memory.rules()
-        block = release(record.value, ordinals, now=now, cooldown_s=rules.config.cooldown_s)
-        held = block.node is not None or block.foreign_affinity is not None
-        # A block nobody holds lives only for its addresses.
-        return Edit(record, block if held or block.allocations else None)
-
-    def _block_of(self, address: IPAddress) -> IPNetwork | None:
-        for pool in self._desk.memory.rules().pools:
-            cidr = block_holding(address, pool.block_size)
-            if contains(pool.cidr, address) and self._desk.records.block(cidr) is not None:
-                return cidr
-        # The pool may be gone, or have had another block size.
-        for record in self._desk.records.blocks():
-            if contains(record.value.cidr, address):
-                return record.value.cidr
-        return None
 
     def _enough(self, view: View) -> bool:
         try:
