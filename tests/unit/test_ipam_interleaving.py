@@ -116,7 +116,7 @@ STEPS = st.lists(
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "borrowing"])
 @pytest.mark.parametrize("batches", [True, False], ids=["batch", "single"])
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), scripts=st.lists(STEPS, min_size=2, max_size=3))
 def test_no_address_is_ever_doubled(
     batches: bool, strict: bool, data: st.DataObject, scripts: list[list[Step]]

@@ -88,6 +88,25 @@ class TestByHandle:
             ipam.release_handle("never", [Write(verb=Verb.CREATE, key="/x", value={})])
         assert world.users() == {got.address: "h"}
 
+    def test_writes_what_belongs_to_it_once(self, batches: bool) -> None:
+        """Somebody else writes the block in between, so that the release begins again."""
+        world = World(P, batches=batches)
+        ipam, other = world.node("a"), world.node("a")
+        ipam.assign(asked("h"))
+        revision = world.store.create("/x", {}).revision
+        wrote = 0
+
+        def in_between() -> None:
+            nonlocal wrote
+            wrote += 1
+            if wrote == 3:
+                other.assign(asked("i"))
+
+        world.store.before = in_between
+        ipam.release_handle("h", [Write(verb=Verb.DELETE, key="/x", revision=revision)])
+        assert world.store.get("/x") is None
+        assert set(world.handles()) == {"i"}
+
     def test_in_the_middle_of_an_allocation_lets_no_address_go_astray(self, batches: bool) -> None:
         """The other process has raised the handle's count and is about to write the block."""
         world = World(P, batches=batches)
