@@ -39,9 +39,14 @@ def collect(
     `others`: descriptors by inode of the namespaces that its veths may lead to (None: all that
     this process can see are looked up).
     """
-    with Session.open(namespace_fd) as session:
+    return namespaces.call_in(namespace_fd, _collect_here, ref, others)
+
+
+def _collect_here(ref: NamespaceRef, others: Mapping[int, int] | None) -> KernelState:
+    with Session.open() as session:
         links = _read(lambda: tuple(session.links().values()))
-        state = KernelState(
+        names = [] if isinstance(links, Missing) else [link.name for link in links.value]
+        return KernelState(
             namespace=ref,
             links=links,
             addresses=_read(session.addresses),
@@ -50,9 +55,12 @@ def collect(
             neighbours=_read(session.neighbours),
             fdb=_read(session.fdb),
             netns_ids=_read(lambda: _namespace_ids(session, links, others)),
+            sysctls=_read(lambda: read_sysctls(names)),
+            sockets=_read(read_sockets),
+            nft=_as_section(read_nft),
+            iptables_legacy=_as_section(read_legacy),
+            qdiscs=_read(read_classifiers),
         )
-    names = [] if isinstance(links, Missing) else [link.name for link in links.value]
-    return namespaces.call_in(namespace_fd, _from_inside, state, names)
 
 
 def collect_all() -> tuple[KernelState, ...]:
@@ -155,18 +163,6 @@ def _namespace_ids(
         if nsid is not None:
             found[nsid] = inode
     return found
-
-
-def _from_inside(state: KernelState, names: list[str]) -> KernelState:
-    """Add what only a thread inside the namespace can read."""
-    return replace(
-        state,
-        sysctls=_read(lambda: read_sysctls(names)),
-        sockets=_read(read_sockets),
-        nft=_as_section(read_nft),
-        iptables_legacy=_as_section(read_legacy),
-        qdiscs=_read(read_classifiers),
-    )
 
 
 def _as_section(function: Callable[[], Section[T]]) -> Section[T]:

@@ -7,9 +7,13 @@ kept whole (`ipv4.conf/cali12/proxy_arp`).
 from __future__ import annotations
 
 import os
+import socket
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from struct import Struct
 from typing import TYPE_CHECKING
+
+from podwire.drivers.rulesets import dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,6 +30,9 @@ PER_LINK = (
 )
 """Below conf/: what decides about a packet, or about an answer to ARP."""
 _LISTEN, _BOUND = "0A", "07"
+_SOCK_DIAG, _BY_FAMILY = 4, 20
+_QUESTION = Struct("=BBBBI")
+"""inet_diag_req_v2 without the socket's identity: family, protocol, extensions, states."""
 
 
 def read_sysctls(links: Iterable[str]) -> dict[str, str]:
@@ -60,11 +67,42 @@ def _read_into(found: dict[str, str], name: str, path: str) -> None:
 
 def read_sockets() -> tuple[str, ...]:
     """Listening TCP and bound UDP sockets as `tcp 0.0.0.0 5432`; an IPv6 wildcard serves both."""
+    try:
+        found = _from_diag()
+    except OSError:  # this kernel lacks inet_diag
+        found = _from_files()
+    return tuple(sorted(set(found)))
+
+
+def _from_diag() -> list[str]:
+    """Ask for listening sockets alone: the files also walk all connections of the machine."""
+    found = []
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG
+    ) as door:
+        door.bind((0, 0))
+        for protocol, number, states in (("tcp", 6, 1 << 10), ("udp", 17, 1 << 7)):
+            for family in (socket.AF_INET, socket.AF_INET6):
+                body = _QUESTION.pack(family, number, 0, 0, states) + bytes(48)
+                for data, start, _ in dump(door, _BY_FAMILY, body, _BY_FAMILY):
+                    found.append(f"{protocol} {_bound_to(data, start, family)}")
+    return found
+
+
+def _bound_to(data: bytes, start: int, family: int) -> str:
+    """Address and port of one inet_diag_msg."""
+    port = int.from_bytes(data[start + 4 : start + 6], "big")
+    if family == socket.AF_INET:
+        return f"{IPv4Address(data[start + 8 : start + 12])} {port}"
+    return f"{IPv6Address(data[start + 8 : start + 24])} {port}"
+
+
+def _from_files() -> list[str]:
     found: list[str] = []
     for protocol, state in (("tcp", _LISTEN), ("udp", _BOUND)):
         for suffix in ("", "6"):
             found += _sockets(Path(f"/proc/thread-self/net/{protocol}{suffix}"), protocol, state)
-    return tuple(sorted(set(found)))
+    return found
 
 
 def _sockets(path: Path, protocol: str, state: str) -> Iterator[str]:

@@ -79,8 +79,8 @@ def _tables() -> tuple[int, int]:
     with door:
         door.bind((0, 0))
         try:
-            tables = _dump(door, _GETTABLE, _FAMILY.pack(0, 0, 0), _NEWTABLE)
-            generation = _dump(door, _GETGEN, _FAMILY.pack(0, 0, 0), _NEWGEN, wire.F_ACK)
+            tables = dump(door, _GETTABLE, _FAMILY.pack(0, 0, 0), _NEWTABLE)
+            generation = dump(door, _GETGEN, _FAMILY.pack(0, 0, 0), _NEWGEN, wire.F_ACK)
         except OSError as error:
             # The kernel has no nf_tables, or not loaded: then there are no rules of it.
             if error.errno in {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL}:
@@ -122,7 +122,7 @@ def read_classifiers() -> tuple[str, ...]:
     body = _TRAFFIC.pack(0, 0, 0, 0, 0, 0, 0)
     found = []
     with open_socket() as door:
-        for data, start, end in _dump(door, _GETQDISC, body, _NEWQDISC):
+        for data, start, end in dump(door, _GETQDISC, body, _NEWQDISC):
             index = _TRAFFIC.unpack_from(data, start)[3]
             kind = wire.string(wire.attributes(data, start + _TRAFFIC.size, end)[_KIND])
             if kind not in HARMLESS:
@@ -130,10 +130,10 @@ def read_classifiers() -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def _dump(
+def dump(
     door: socket.socket, kind: int, body: bytes, wanted: int, flags: int = wire.F_DUMP
 ) -> list[tuple[bytes, int, int]]:
-    """All messages of one listing: datagram, start and end of the body.
+    """All messages of one listing on any netlink socket: datagram, start and end of the body.
 
     Raises:
         OSError: the kernel refused.
