@@ -10,9 +10,13 @@ from podwire.trace.schema import Direction, Evidence, Fault, Fix
 
 if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress
-    from podwire.trace.schema import Cause, Path
+    from podwire.trace.schema import Cause, Path, Where
     from podwire.trace.space import Space
     from podwire.trace.world import Pod, World
+
+
+ONLY_FOR_SENTENCES = frozenset({"prefix", "table", "link", "target", "delay_ms"})
+"""Facts of a cause that other evidence already says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +88,18 @@ class Case:
         fix: Fix | None = None,
         evidence: tuple[Evidence, ...] = (),
         severity: str = "error",
+        where: Where | None = None,
     ) -> Fault:
         """A fault at the case's place, with the walk's facts as evidence too."""
         facts = tuple(
             Evidence(kind=_kind(key), key=key, value=value, ns=self.here)
             for key, value in self.cause.facts.items()
+            if key not in ONLY_FOR_SENTENCES
         )
         return Fault(
             id=name,
             number=number,
-            where=self.cause.where,
+            where=where or self.cause.where,
             sentence=sentence,
             evidence=(*facts, *evidence),
             fix=fix,
@@ -109,14 +115,7 @@ def plain(case: Case) -> Fault:
 def _kind(key: str) -> str:
     if key.startswith("net."):
         return "sysctl"
-    return {
-        "route": "route",
-        "route back": "route",
-        "prefix": "route",
-        "table": "route",
-        "mac": "neigh",
-        "target": "neigh",
-        "link": "link",
-        "handle": "rule",
-        "chain": "rule",
-    }.get(key, "packet")
+    if key.endswith("operstate"):
+        return "link"
+    kinds = {"route": "route", "route back": "route", "mac": "neigh", "address": "address"}
+    return kinds.get(key, "rule" if key in {"handle", "chain", "table"} else "packet")

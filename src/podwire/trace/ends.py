@@ -73,6 +73,8 @@ def resolve(world: World, text: str) -> End:
     if pods:
         titles = ", ".join(sorted(pod.title for pod in pods))
         raise BadInput(f"{text!r} is the name of several pods", fix=f"say which: {titles}")
+    for space in world.spaces.values():
+        space.need(space.state.links, "links (and with them the pods)")
     raise BadInput(
         f"no pod, node or network namespace {text!r} is visible here", fix=_near(world, text)
     )

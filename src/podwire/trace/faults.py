@@ -45,6 +45,7 @@ BY_CODE: dict[str, Explain] = {
     "arp-same-link": faults_link.unanswered,
     "arp-arp-ignore": faults_link.unanswered,
     "arp-nobody": faults_link.unanswered,
+    "not-mine": faults_link.address_missing,
     "link-down": faults_link.link_down,
     "tunnel-down": faults_link.tunnel_down,
     "no-ipip": faults_link.tunnel_down,

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from podwire.model.addressing import POD_GATEWAY
 from podwire.trace import intent
-from podwire.trace.schema import Fix
+from podwire.trace.case import plain
+from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
     from podwire.trace.case import Case
     from podwire.trace.schema import Fault
+    from podwire.trace.world import Pod
 
 
 def unanswered(case: Case) -> Fault:
@@ -28,62 +30,115 @@ def unanswered(case: Case) -> Fault:
                 f"{pod.title} does not have {target}: {pod.host.space.title} asks for it on "
                 f"{asked_on} and nobody answers"
             )
-            text = f"give it back inside the pod: {target}/32 dev {pod.interface}"
-            command = f"ip addr add {target}/32 dev {pod.interface}"
-            return case.fault(
-                "pod.address-missing", 11, sentence, fix=Fix(text=text, command=command)
-            )
+            return _address_missing(case, pod, target, sentence, (_asked(case),))
     return _dead_next_hop(case, target, asked_on)
+
+
+def address_missing(case: Case) -> Fault:
+    """The packet reaches a pod that has lost its address."""
+    pod, target = case.pod_here, str(case.target)
+    if pod is None:
+        return plain(case)
+    sentence = f"{pod.title} has lost its address {target}: the packet gets there and is not for it"
+    return _address_missing(case, pod, target, sentence, ())
+
+
+def _address_missing(
+    case: Case, pod: Pod, target: str, sentence: str, evidence: tuple[Evidence, ...]
+) -> Fault:
+    return case.fault(
+        "pod.address-missing",
+        11,
+        sentence,
+        fix=Fix(
+            text=f"give it back inside the pod: {target}/32 dev {pod.interface}",
+            command=f"ip addr add {target}/32 dev {pod.interface}",
+        ),
+        evidence=evidence,
+        where=Where(
+            node=case.world.node_of(pod.host.space), netns=pod.title, interface=pod.interface
+        ),
+    )
+
+
+def _asked(case: Case) -> Evidence:
+    """The question nobody answered."""
+    facts, asker = case.cause.facts, case.path.hops[-1].where.netns
+    key = f"{facts.get('target')} dev {facts.get('link')}"
+    return Evidence(kind="neigh", key=key, value="no answer", ns=asker)
 
 
 def _no_proxy(case: Case, target: str) -> Fault:
     """The node does not answer a pod's question for its gateway."""
     name, node = case.interface, case.here
+    off = case.cause.facts.get("net.ipv4.ip_forward") == "0"
+    back = case.cause.facts.get("route back", "none")
+    found: tuple[str, int | None, str, Fix | None]
     match case.cause.code:
         case "arp-proxy-arp-off":
-            return case.fault(
+            found = (
                 "arp.proxy-off",
                 3,
                 f"{node} does not answer ARP for {target} on {name}: proxy_arp is 0 there",
-                fix=Fix(text="set it to 1", command=f"sysctl -w net/ipv4/conf/{name}/proxy_arp=1"),
+                Fix(text="set it to 1", command=f"sysctl -w net/ipv4/conf/{name}/proxy_arp=1"),
             )
         case "arp-no-route":
-            return case.fault(
+            found = (
                 "arp.no-route",
                 4,
-                f"{node} answers ARP only for what it could route elsewhere, and it has no route "
-                f"that covers {target} (no default route)",
-                fix=Fix(
-                    text=f"give {node} a default route, or a route to {POD_GATEWAY} by its network",
-                    command=f"ip route add {target} dev INTERFACE scope link",
+                (
+                    f"{node} answers ARP only for what it could route elsewhere, and it has no "
+                    f"route that covers {target} (no default route)"
                 ),
+                Fix(
+                    text=f"give {node} a default route, or one to {POD_GATEWAY} by its network",
+                    command=f"ip route add {target} dev {_uplink(case)} scope link",
+                ),
+            )
+        case "arp-forwarding-off" if off:
+            found = (
+                "forwarding.off",
+                12,
+                (
+                    f"{node} does not answer ARP for {target} on {name}: ip_forward=0 switches "
+                    "proxy ARP off"
+                ),
+                Fix(text="switch it on", command="sysctl -w net/ipv4/ip_forward=1"),
             )
         case "arp-forwarding-off":
-            off = case.cause.facts.get("net.ipv4.ip_forward") == "0"
-            what = "ip_forward=0" if off else f"forwarding=0 on {name}"
-            return case.fault(
-                "forwarding.off" if off else "arp.forwarding-off",
-                12 if off else 5,
-                f"{node} does not answer ARP for {target} on {name}: {what} switches proxy ARP off",
-                fix=Fix(
-                    text="switch it on",
-                    command="sysctl -w net/ipv4/ip_forward=1"
-                    if off
-                    else f"sysctl -w net/ipv4/conf/{name}/forwarding=1",
+            found = (
+                "arp.forwarding-off",
+                5,
+                (
+                    f"{node} does not answer ARP for {target} on {name}: forwarding=0 there "
+                    "switches proxy ARP off"
                 ),
+                Fix(text="switch it on", command=f"sysctl -w net/ipv4/conf/{name}/forwarding=1"),
             )
         case "arp-rpf":
-            back = case.cause.facts.get("route back", "none")
-            return case.fault(
+            found = (
                 "rpf.failed",
                 18,
-                f"{node} does not answer ARP on {name}: rp_filter is on, and the route back to "
-                f"{case.origin} is: {back}",
-                fix=_host_route_fix(case),
+                (
+                    f"{node} does not answer ARP on {name}: rp_filter is on, and the route back to "
+                    f"{case.origin} is: {back}"
+                ),
+                _host_route_fix(case),
             )
         case _:
-            sentence = f"nobody answers {target} on {name} of {node}: {case.cause.text}"
-            return case.fault("arp.unanswered", None, sentence)
+            found = ("arp.unanswered", None, f"{case.cause.text} ({node} {name})", None)
+    identity, number, sentence, fix = found
+    return case.fault(identity, number, sentence, fix=fix, evidence=(_asked(case),))
+
+
+def _uplink(case: Case) -> str:
+    """The link of a node that has an address of a network."""
+    for index, addresses in sorted(case.space.addresses.items()):
+        link = case.space.links[index]
+        wide = any(each.interface.network.prefixlen < 32 for each in addresses)
+        if wide and not link.loopback and link.kind not in {"vxlan", "ipip"}:
+            return link.name
+    return "INTERFACE"
 
 
 def _host_route_fix(case: Case) -> Fix | None:
@@ -94,18 +149,17 @@ def _host_route_fix(case: Case) -> Fix | None:
 
 
 def _dead_next_hop(case: Case, target: str, link: str) -> Fault:
-    packet = case.path.hops[-1].packet
-    asker = case.path.hops[-1].where.netns or "?"
-    if packet.vni is not None or (packet.inner is not None and case.path.hops[-1].role == "tunnel"):
+    """A node sends to an address of the wire that nobody there has."""
+    last = case.path.hops[-1]
+    asker = last.where.netns or "?"
+    if last.role == "tunnel":
         sentence = (
-            f"the tunnel of {asker} sends to {target}, which nobody on {link} has: the forwarding "
-            f"entry or the node's address is wrong"
+            f"{last.where.interface} of {asker} sends {case.called(case.target)} to {target}, "
+            f"which nobody on {link} has: the forwarding entry or the route names a wrong node"
         )
-        return case.fault("fdb.wrong-node", 30, sentence)
-    outer = case.path.hops[-1].role == "tunnel"
-    name = "fdb.wrong-node" if outer else "neighbour.next-hop-unreachable"
+        return case.fault("tunnel.wrong-node", 30, sentence, evidence=(_asked(case),))
     sentence = f"{asker} sends {case.called(case.target)} by {target}, which nobody on {link} has"
-    return case.fault(name, 30 if outer else 36, sentence)
+    return case.fault("neighbour.next-hop-dead", 36, sentence, evidence=(_asked(case),))
 
 
 def link_down(case: Case) -> Fault:
@@ -124,7 +178,9 @@ def link_down(case: Case) -> Fault:
             break
         sentence = f"{name} of {where} is down (administratively)"
         fix = Fix(text="set it up", command=f"ip link set {name} up")
-        return case.fault("link.down", number, sentence, fix=fix)
+        node = case.world.node_of(pod.host.space)
+        place = Where(node=node, netns=where, interface=name)
+        return case.fault("link.down", number, sentence, fix=fix, where=place)
     fix = Fix(text="set it up", command=f"ip link set {case.interface} up")
     return case.fault("link.down", None, case.cause.text, fix=fix)
 
@@ -156,7 +212,7 @@ def fdb_missing(case: Case) -> Fault:
 
 def vtep_mac(case: Case) -> Fault:
     """The inner frame is for another VTEP."""
-    return case.fault("fdb.wrong-node", 30, case.cause.text)
+    return case.fault("tunnel.wrong-node", 30, case.cause.text)
 
 
 def vni(case: Case) -> Fault:

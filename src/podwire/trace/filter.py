@@ -81,10 +81,11 @@ def judge(space: Space, passage: Passage) -> Verdict | None:
     """
     _refuse_legacy(space)
     ruleset = _Ruleset(space.need(space.state.nft, "nftables rules"))
+    place = match.Place(inode=space.inode, iif=passage.iif, oif=passage.oif)
     met: Verdict | None = None
     for chain in ruleset.base_chains(passage.hook):
         try:
-            verdict = _Run(ruleset, chain, passage).verdict()
+            verdict = _Run(ruleset, chain, passage, place).verdict()
         except _Unknown as unknown:
             raise Lacking(
                 f"nftables chain {chain['table']} {chain['name']} of {space.title}",
@@ -95,6 +96,20 @@ def judge(space: Space, passage: Passage) -> Verdict | None:
             return verdict
         met = verdict
     return met
+
+
+def rules_below_ip(space: Space, link: str, *, bridged: bool) -> set[str]:
+    """Base chains of the families netdev (on this link) and bridge, none of them modelled."""
+    found = set()
+    for entry in space.need(space.state.nft, "nftables rules"):
+        chain = entry.get("chain")
+        if not isinstance(chain, dict) or "hook" not in chain:
+            continue
+        devices = chain.get("dev", ())
+        here = link == devices or (isinstance(devices, list) and link in devices)
+        if (chain["family"] == "netdev" and here) or (chain["family"] == "bridge" and bridged):
+            found.add(f"nftables chain {chain['family']} {chain['table']} {chain['name']}")
+    return found
 
 
 def _refuse_legacy(space: Space) -> None:
@@ -147,6 +162,7 @@ class _Run:
     ruleset: _Ruleset
     base: JSON
     passage: Passage
+    place: match.Place
     doubt: JSON | None = None
     """A rule that may have accepted the packet, or sent it back, before what follows."""
 
@@ -180,7 +196,7 @@ class _Run:
             if kind in THROTTLES:
                 fits = None
             elif kind == "match":
-                one = match.matches(value, passage.packet, passage.iif, passage.oif)
+                one = match.matches(value, passage.packet, self.place)
                 if one is False:
                     return False, None
                 fits = None if one is None else fits

@@ -68,6 +68,8 @@ class Packet:
     df: bool = False
     reply: bool = False
     """The answer to the flow's packet."""
+    tracked: frozenset[int] = frozenset()
+    """Of an answer: the namespaces its request came through, whose conntrack knows it by then."""
     inner: Packet | None = None
     vni: int | None = None
     inner_mac: str | None = None

@@ -5,6 +5,7 @@ Format: libnftables-json(5).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,18 @@ NOT_HERE = object()
 """The packet has no such field, so a match on it is false."""
 
 
-def matches(statement: JSON, packet: Packet, iif: str | None, oif: str | None) -> bool | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the packet meets the rules."""
+
+    inode: int
+    iif: str | None = None
+    oif: str | None = None
+
+
+def matches(statement: JSON, packet: Packet, at: Place) -> bool | None:
     """Whether one `match` statement fits."""
-    left = _left(statement.get("left"), packet, iif, oif)
+    left = _left(statement.get("left"), packet, at)
     if left is None:
         return None
     if left is NOT_HERE:
@@ -36,7 +46,7 @@ def matches(statement: JSON, packet: Packet, iif: str | None, oif: str | None) -
             return None
 
 
-def _left(left: object, packet: Packet, iif: str | None, oif: str | None) -> Any:
+def _left(left: object, packet: Packet, at: Place) -> Any:
     """The packet's value for the left side; None: unknown."""
     if not isinstance(left, dict):
         return None
@@ -44,18 +54,25 @@ def _left(left: object, packet: Packet, iif: str | None, oif: str | None) -> Any
         return _payload(left["payload"], packet)
     if "meta" in left:
         names = {
-            "iifname": iif if iif is not None else NOT_HERE,
-            "oifname": oif if oif is not None else NOT_HERE,
-            "iif": iif if iif is not None else NOT_HERE,
-            "oif": oif if oif is not None else NOT_HERE,
+            "iifname": at.iif or NOT_HERE,
+            "oifname": at.oif or NOT_HERE,
+            "iif": at.iif or NOT_HERE,
+            "oif": at.oif or NOT_HERE,
             "l4proto": L4[packet.protocol],
             "nfproto": f"ipv{packet.source.version}",
             "protocol": "ip" if packet.source.version == 4 else "ip6",
         }
         return names.get(str(left["meta"].get("key")))
-    if "ct" in left and left["ct"].get("key") == "state" and not packet.reply:
-        return "new"
+    if "ct" in left and left["ct"].get("key") == "state":
+        return _conntrack_state(packet, at)
     return None
+
+
+def _conntrack_state(packet: Packet, at: Place) -> str | None:
+    """The first packet of a flow is new; its answer is known where the request came through."""
+    if not packet.reply:
+        return "new"
+    return "established" if at.inode in packet.tracked else None
 
 
 def _payload(payload: JSON, packet: Packet) -> Any:

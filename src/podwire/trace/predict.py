@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from podwire.trace.ends import End
 
 SYN_ACK_BYTES = 60
+NOT_ROUTED = frozenset(
+    {Disposition.NO_ROUTE, Disposition.NULL_ROUTED, Disposition.ROUTE_UNREACHABLE}
+)
 
 
 def predict(
@@ -99,6 +102,7 @@ def _source_address(space: Space, start: End, destination: IPAddress) -> IPAddre
 def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
     """The ways of the answer, one walk for every receiver."""
     receivers: dict[int, Packet] = {}
+    passed = frozenset(hop.inode for path in there for hop in path.hops)
     for path in there:
         answers = path.disposition is Disposition.DELIVERED_AND_ANSWERED
         if answers and path.reached is not None and path.arrived is not None:
@@ -107,7 +111,7 @@ def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
     for inode, packet in receivers.items():
         space = world.spaces[inode]
         length = SYN_ACK_BYTES if packet.protocol is Protocol.TCP else packet.length
-        answer = replace(packet.answer(length), ttl=_reply_ttl(space), df=False)
+        answer = replace(packet.answer(length), ttl=_reply_ttl(space), df=False, tracked=passed)
         begin = Cursor(space=space, packet=answer, direction=Direction.RETURN)
         found += walk(world, begin)
     return tuple(replace(path, branch=number) for number, path in enumerate(found))
@@ -133,7 +137,7 @@ def _conclude(world: World, flow: Flow, start: End, goal: End, paths: tuple[Path
         summary=_summary(disposition, worst, named, start, goal),
         confidence="possible" if disposition is Disposition.INSUFFICIENT_INFO else "likely",
         faults=named,
-        paths=tuple(with_positions(path, start, goal) for path in judged),
+        paths=tuple(with_positions(path, start, goal) for path in _told(judged, worst)),
         gaps=tuple(dict.fromkeys(gaps)),
         path_mtu=_path_mtu(judged),
     )
@@ -153,7 +157,7 @@ def _severity(path: Path) -> tuple[int, int]:
 
 def _disposition(worst: Path) -> Disposition:
     unsent = all(hop.where.interface is None for hop in worst.hops)
-    if worst.direction is Direction.RETURN and unsent and worst.cause is not None:
+    if worst.direction is Direction.RETURN and unsent and worst.disposition in NOT_ROUTED:
         # The receiver could not even begin to answer.
         return Disposition.DELIVERED_NO_ANSWER
     return worst.disposition
@@ -177,6 +181,20 @@ def _at_the_right_place(path: Path, source_inode: int, goal: End) -> Path:
         text=f"{last.netns} has the address {path.hops[-1].packet.destination}, too, and took it",
     )
     return replace(path, disposition=Disposition.ANSWERED_BY_OTHER, cause=cause)
+
+
+def _told(paths: tuple[Path, ...], worst: Path) -> tuple[Path, ...]:
+    """A way there counts as answered only when the answer's way is known to be good."""
+    if worst.direction is Direction.FORWARD:
+        return paths
+    unknown = worst.disposition is Disposition.INSUFFICIENT_INFO
+    spoiled = Disposition.INSUFFICIENT_INFO if unknown else Disposition.DELIVERED_NO_ANSWER
+    if worst.disposition is Disposition.DELIVERED_AND_ANSWERED:
+        return paths
+    return tuple(
+        replace(path, disposition=spoiled) if path.direction is Direction.FORWARD else path
+        for path in paths
+    )
 
 
 def _summary(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podwire.trace.schema import Fault, Hop, Path, Step, Trace
 
 WIDTH = 100
-_WHERE, _LINK = 18, 20
+_WHERE, _LINK = 17, 18
 _WHAT = WIDTH - 6 - _WHERE - 1 - _LINK - 1 - 5
 _ASCII = str.maketrans(
     {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from podwire.trace.filter import rules_below_ip
 from podwire.trace.space import Lacking
 from podwire.trace.world import Port, Unseen, World
 
@@ -141,11 +142,21 @@ def _port_of(bridge: Port, ports: list[Link], mac: str) -> int | None:
 
 
 def refuse_unmodelled(space: Space, link: Link) -> None:
-    """Stop at a link with settings that change a packet's way and are not modelled.
+    """Stop at a link with something that can take packets away and is not modelled.
 
     Raises:
-        Lacking: it has some.
+        Lacking: an XDP program, a classifier, or rules below IP sit there.
     """
-    if link.not_modelled:
-        what = ", ".join(sorted(link.not_modelled))
+    classifiers = space.need(space.state.qdiscs, "classifiers")
+    attached = {line.partition(" ")[2] for line in classifiers if _index(line) == link.index}
+    below = rules_below_ip(
+        space, link.name, bridged=link.kind == "bridge" or link.master is not None
+    )
+    if link.not_modelled or attached or below:
+        what = ", ".join(sorted({*link.not_modelled, *attached, *below}))
         raise Lacking(f"{link.name} of {space.title}", f"{what} is not modelled")
+
+
+def _index(line: str) -> int:
+    """Link index of `3 clsact`."""
+    return int(line.partition(" ")[0])

@@ -11,17 +11,19 @@ from podwire.trace.cursor import Cursor, cause_at, hop_at
 from podwire.trace.filter import Passage
 from podwire.trace.policy import judge
 from podwire.trace.schema import Disposition, Path, Question, Step
-from podwire.trace.segment import Arrival, refuse_unmodelled
+from podwire.trace.segment import refuse_unmodelled
 from podwire.trace.space import Lacking
 from podwire.trace.tunnel import encapsulate_ipip, encapsulate_vxlan
 from podwire.trace.world import Port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podwire.model.addressing import IPAddress
     from podwire.model.link import Link
     from podwire.model.route import NextHop
     from podwire.trace.fib import Decision
-    from podwire.trace.segment import Reach
+    from podwire.trace.segment import Arrival, Crossing, Reach
     from podwire.trace.world import World
 
 VLAN_BYTES = 4
@@ -79,14 +81,14 @@ def _fit(world: World, cursor: Cursor, link: Link, mtu: int) -> Cursor | Path:
 def _pass_rules(world: World, cursor: Cursor, link: Link) -> Cursor | Path:
     iif = None if cursor.link is None else cursor.link.name
     first = "output" if cursor.link is None else "forward"
-    passed: Cursor | Path = cursor
+    passed = cursor
     for hook in (first, "postrouting"):
-        assert isinstance(passed, Cursor)
         came_by = iif if hook == "forward" else None
         passage = Passage(hook=hook, packet=cursor.packet, iif=came_by, oif=link.name)
-        passed = judge(world, passed, passage)
-        if isinstance(passed, Path):
-            return passed
+        judged = judge(world, passed, passage)
+        if isinstance(judged, Path):
+            return judged
+        passed = judged
     return passed
 
 
@@ -117,7 +119,7 @@ def _down(world: World, cursor: Cursor, port: Port, target: IPAddress) -> Path:
         port.link,
         "link-down",
         text,
-        {"link": port.link.name, "operstate": port.link.operstate},
+        {f"{port.link.name} operstate": port.link.operstate},
     )
     known = arp.cached_mac(port, target) is not None
     lost = Disposition.LOST_ON_LINK if known else Disposition.NEIGHBOR_FAILED
@@ -211,7 +213,7 @@ def _unanswered(world: World, cursor: Cursor, port: Port, asked: arp.Asked) -> P
     cursor = cursor.with_question(question)
     if asked.reach.unseen:
         unseen = asked.reach.unseen[0]
-        text = f"{asked.target} is asked for on {port.link.name} of {cursor.space.title}"
+        text = f"who answers for {asked.target} on {port.link.name} of {cursor.space.title}"
         raise Lacking(unseen.what, unseen.why, decides=text)
     silence = next((each for each in asked.silences), None)
     code, facts = "arp-nobody", {"target": str(asked.target), "link": port.link.name}
@@ -247,28 +249,65 @@ def _nowhere(world: World, cursor: Cursor, port: Port, mac: str, reached: Reach)
 def _arrive(world: World, cursor: Cursor, arrival: Arrival, mac: str) -> Cursor | Path:
     """In at the other end, past the bridge ports between."""
     packet = cursor.packet
-    ports = [(each.port, each.inbound, each.reason) for each in arrival.crossings]
-    for port, inbound, reason in ports:
-        crossed = hop_at(world, port, "in" if inbound else "out", packet, role="port")
-        cursor = cursor.with_hop(crossed)
-        if reason:
-            step = Step(component="Link", action="FORWARDED", text=f"bridge: {reason}")
-            cursor = cursor.with_step(step)
+    for crossing in arrival.crossings:
+        side = "in" if crossing.inbound else "out"
+        cursor = cursor.with_hop(hop_at(world, crossing.port, side, packet, role="port"))
+        if not crossing.inbound:
+            bridged = _bridge(world, cursor, crossing)
+            if isinstance(bridged, Path):
+                return bridged
+            cursor = bridged
     there = arrival.port
-    narrow = next((each for each, _, _ in (*ports, (there, True, ""))
-                   if packet.length > each.link.mtu + VLAN_BYTES), None)  # fmt: skip
-    if narrow is not None:
-        facts = {"mtu": str(narrow.link.mtu), "length": str(packet.length)}
-        text = f"{narrow.link.name} of {narrow.space.title} takes no frame of {packet.length} bytes"
-        cause = cause_at(cursor, world, narrow.link, "peer-mtu", text, facts)
-        cause = replace(cause, where=cursor.place(world, narrow.link, narrow.space))
-        return cursor.dropped(Disposition.TOO_BIG, cause, "Link")
+    for port in (*(each.port for each in arrival.crossings), there):
+        if packet.length > port.link.mtu + VLAN_BYTES:
+            return _too_narrow(world, cursor, port)
     cursor = cursor.with_hop(hop_at(world, there, "in", packet))
     if there.link.mac is not None and there.link.mac != mac:
         text = (
-            f"the frame is for {mac}, {there.link.name} of {there.space.title} is {there.link.mac}"
+            f"the frame is for {mac}, and {there.link.name} of {there.space.title} "
+            f"is {there.link.mac}"
         )
-        cause = cause_at(cursor, world, there.link, "wrong-mac", text, {"mac": mac})
-        cause = replace(cause, where=cursor.place(world, there.link, there.space))
-        return cursor.dropped(Disposition.NOT_FOR_ME, cause, "Link")
+        return _at(world, cursor, there, "wrong-mac", text, {"mac": mac}, Disposition.NOT_FOR_ME)
     return replace(cursor, space=there.space, link=there.link, oif=None)
+
+
+def _bridge(world: World, cursor: Cursor, crossing: Crossing) -> Cursor | Path:
+    """Out of a bridge port; with br_netfilter the IP rules see bridged packets, too."""
+    space, link = crossing.port.space, crossing.port.link
+    step = Step(component="Link", action="FORWARDED", text=f"bridge: {crossing.reason}")
+    cursor = cursor.with_step(step)
+    if space.sysctl("bridge.bridge-nf-call-iptables", "0") != "1" or link.master is None:
+        return cursor
+    bridge = space.links[link.master].name
+    inside = replace(cursor, space=space)
+    for hook in ("prerouting", "forward", "postrouting"):
+        iif = None if hook == "postrouting" else bridge
+        oif = None if hook == "prerouting" else bridge
+        passage = Passage(hook=hook, packet=cursor.packet, iif=iif, oif=oif)
+        judged = judge(world, inside, passage)
+        if isinstance(judged, Path):
+            return judged
+        inside = judged
+    return replace(inside, space=cursor.space)
+
+
+def _too_narrow(world: World, cursor: Cursor, port: Port) -> Path:
+    length = cursor.packet.length
+    text = f"{port.link.name} of {port.space.title} takes no frame of {length} bytes"
+    facts = {"mtu": str(port.link.mtu), "length": str(length)}
+    return _at(world, cursor, port, "peer-mtu", text, facts, Disposition.TOO_BIG)
+
+
+def _at(  # a cause is its place, its words and what comes of it
+    world: World,
+    cursor: Cursor,
+    port: Port,
+    code: str,
+    text: str,
+    facts: Mapping[str, str],
+    disposition: Disposition,
+) -> Path:
+    """Dropped at a link of another namespace than the cursor's."""
+    elsewhere = replace(cursor, space=port.space)
+    cause = cause_at(elsewhere, world, port.link, code, text, facts)
+    return cursor.dropped(disposition, cause, "Link")

@@ -124,6 +124,12 @@ def _receive(world: World, cursor: Cursor) -> list[Cursor | Path]:
 
 
 def _refuse(world: World, cursor: Cursor, refusal: Refusal) -> Path:
+    if refusal.code == "forwarding-off" and world.pod_in(cursor.space) is not None:
+        # A pod routes for nobody: what it may not forward is a packet for an address it lacks.
+        text = f"{cursor.packet.destination} is no address of {cursor.space.title}"
+        facts = {"address": str(cursor.packet.destination)}
+        cause = cause_at(cursor, world, cursor.link, "not-mine", text, facts)
+        return cursor.dropped(Disposition.NOT_FOR_ME, cause, "Routing")
     facts = dict(refusal.facts)
     if refusal.decision is not None and refusal.code != "rpf":
         facts |= _facts(cursor, refusal.decision)
