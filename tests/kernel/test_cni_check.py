@@ -113,6 +113,8 @@ def test_what_is_not_attached_fails(node: CNINode) -> None:
 
 
 def collect(node: CNINode, valid: object, **fields: Any) -> Outcome:
+    # An ADD counts as in flight until the agent has taken in the plugin's confirmation.
+    wait_for(lambda: not node.attachments.working(), "nothing is in flight")
     config = node.config("1.1.0", **{"cni.dev/valid-attachments": valid, **fields})
     return node.call("GC", config, CONTAINERID=None, NETNS=None, IFNAME=None)
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
-import structlog
-
 from podwire.agent import sandbox
 from podwire.agent.compare import differences
 from podwire.agent.detach import detach, withdraw
@@ -49,10 +47,6 @@ ALIAS_LIMIT = 255
 """Bytes of an interface alias (IFALIASZ - 1)."""
 DEFAULT_NAMESPACE = "default"
 """Namespace of endpoints without Kubernetes, as Calico has it."""
-CLAIM_TRIES = 5
-"""The endpoint object may be written by two ADDs of one pod at once; each reads it again."""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +58,14 @@ class Attached:
     """Takes it all back, for a caller that never saw the result; empty when it was there before."""
     fresh: bool
     """Made just now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Open doors into the two namespaces a veth joins; one thread's."""
+
+    host: Session
+    pod: sandbox.Pod
 
 
 def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], bool]) -> Attached:
@@ -83,15 +85,20 @@ def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], boo
     world.refuse_when_frozen()
     # A DEL of this very attachment that is still waiting comes first, or it would end the new one.
     world.spool.drain(lambda key: detach(world, key), only=request.key)
-    with ExitStack() as door:
-        pod = sandbox.Pod(netns)
-        door.callback(pod.close)
+    with ExitStack() as doors, ExitStack() as undo:
+        host = doors.enter_context(Session.open())
+        pod = sandbox.Pod(netns, request.interface)
+        doors.callback(pod.close)
         if pod.has(request.interface):
             return adopt(world, request, pod)
+        undo.callback(pod.restore)
         if request.key in world.endpoints.all():
             detach(world, request.key)  # of a namespace that has gone
         refuse_second_interface(world, request.key)
-        return make(world, request, pod, gone)
+        refuse_when_gone(request, gone)
+        result = make(world, request, Rooms(host=host, pod=pod), undo)
+        refuse_when_gone(request, gone)
+        return Attached(result=result, undo=undo.pop_all(), fresh=True)
 
 
 def refuse_bad_namespace(request: Request, netns: int) -> None:
@@ -157,31 +164,35 @@ def adopt(world: CNIWorld, request: Request, pod: sandbox.Pod) -> Attached:
     return Attached(result=result, undo=ExitStack(), fresh=False)
 
 
-def make(world: CNIWorld, request: Request, pod: sandbox.Pod, gone: Callable[[], bool]) -> Attached:
-    """Assign, write down, build."""
-    with ExitStack() as undo:
-        wanted = new_endpoint(world, request)
-        assigned, endpoint = take_address(world, request, wanted, undo)
-        displace(world, request.key, endpoint, undo)
-        local = LocalEndpoint(key=request.key, endpoint=endpoint)
-        # Known before its route exists: the loop deletes routes of ours that nobody asked for.
-        undo.callback(world.endpoints.remove, request.key)
-        world.endpoints.put(local)
-        mtu = world.mtu()
-        veth = sandbox.Veth(
-            host=endpoint.interface,
-            inside=request.interface,
-            mac=endpoint.mac,
-            mtu=mtu,
-            alias=alias_of(request.key, endpoint.title),
-            addresses=endpoint.addresses,
-        )
-        inside = sandbox.build(veth, pod, undo, world.clock)
-        world.wait_applied(assigned.address if assigned.borrowed else assigned.block)
-        if gone():
-            raise Transient(f"the plugin left before {endpoint.title} was attached")
-        result = result_of(request, endpoint, mac=inside.mac or endpoint.mac, mtu=inside.mtu)
-        return Attached(result=result, undo=undo.pop_all(), fresh=True)
+def make(world: CNIWorld, request: Request, rooms: Rooms, undo: ExitStack) -> Result:
+    """Assign, write down, build; `undo` takes all of it back."""
+    wanted = new_endpoint(world, request)
+    assigned, endpoint = take_address(world, request, wanted, rooms.host, undo)
+    displace(world, request.key, endpoint, undo)
+    # Known before its route exists: the loop deletes routes of ours that nobody asked for.
+    undo.callback(world.endpoints.remove, request.key)
+    world.endpoints.put(LocalEndpoint(key=request.key, endpoint=endpoint))
+    veth = sandbox.Veth(
+        host=endpoint.interface,
+        inside=request.interface,
+        mac=endpoint.mac,
+        mtu=world.mtu(),
+        alias=alias_of(request.key, endpoint.title),
+        addresses=endpoint.addresses,
+    )
+    inside = sandbox.build(veth, rooms.pod, rooms.host, undo, world.clock)
+    world.wait_applied(assigned.address if assigned.borrowed else assigned.block)
+    return result_of(request, endpoint, mac=inside.mac or endpoint.mac, mtu=inside.mtu)
+
+
+def refuse_when_gone(request: Request, gone: Callable[[], bool]) -> None:
+    """Raise when nobody waits for the result any more.
+
+    Raises:
+        Transient: the caller has left.
+    """
+    if gone():
+        raise Transient(f"the plugin left before container {request.container_id} was attached")
 
 
 def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
@@ -231,7 +242,11 @@ def random_mac() -> str:
 
 
 def take_address(
-    world: CNIWorld, request: Request, wanted: WorkloadEndpoint, undo: ExitStack
+    world: CNIWorld,
+    request: Request,
+    wanted: WorkloadEndpoint,
+    host: Session,
+    undo: ExitStack,
 ) -> tuple[Assigned, WorkloadEndpoint]:
     """Assign an address and write the endpoint with it; one batch where the store has one."""
     key = codec.key_of(wanted)
@@ -258,7 +273,7 @@ def take_address(
         attributes=attributes_of(world, wanted),
         address=request.address,
         also=also,
-        avoid=lambda address: address in used or sandbox.is_carried(address),
+        avoid=lambda address: address in used or sandbox.is_carried(host, address),
     )
 
     def give_back() -> None:

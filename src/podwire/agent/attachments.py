@@ -177,10 +177,11 @@ class Attachments:
         self.load()
         with self._working_on(request.key), self._turn(request.key, request.pod):
             done = attach(self.world, request, netns, gone)
-            if not confirm(render_result(done.result, request.config)):
-                log.info("ADD undone: its caller left", container=request.container_id)
-                done.undo.close()
-                return
+            with done.undo as undo:
+                if not confirm(render_result(done.result, request.config)):
+                    log.info("ADD undone: its caller left", container=request.container_id)
+                    return
+                undo.pop_all()
         if done.fresh:
             self._claim_ahead()
 

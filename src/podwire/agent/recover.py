@@ -14,7 +14,7 @@ import structlog
 from podwire.agent.check import orphan, orphaned_handles
 from podwire.agent.detach import delete_host_link, detach, release
 from podwire.agent.endpoints import LocalEndpoint, key_of
-from podwire.agent.sandbox import Pod, delete_by_index
+from podwire.agent.sandbox import Pod, delete_link_if_there
 from podwire.drivers import namespaces
 from podwire.drivers.netlink.session import Session
 from podwire.errors import BadInput, PodwireError
@@ -113,7 +113,7 @@ def take_back(world: CNIWorld, local: LocalEndpoint, links: tuple[Link, ...]) ->
         # A veth gets its alias one message after its name; a crash between them leaves it bare.
         bare = link.kind == "veth" and link.mac == HOST_MAC and not link.alias
         if bare and link.name == endpoint.interface:
-            delete_by_index(link.index)
+            delete_link_if_there(link.index)
     release(world, local.key, codec.key_of(endpoint))
 
 
@@ -137,4 +137,4 @@ def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
         owner = parse_link_alias(link.alias)
         if owner is not None and owner.container_id not in kept:
             log.info("veth without endpoint deleted", interface=link.name)
-            delete_by_index(link.index)
+            delete_link_if_there(link.index)

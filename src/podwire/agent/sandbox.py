@@ -76,11 +76,39 @@ class Inside:
 
 
 class Pod:
-    """An open door into a pod's network namespace; one thread at a time."""
+    """An open door into a pod's network namespace; one thread at a time.
 
-    def __init__(self, descriptor: int) -> None:
+    With `interface`, and when there is none of that name yet, the namespace is made ready for it
+    in the same visit: entering one takes a thread, which costs more than all that is done there.
+    """
+
+    def __init__(self, descriptor: int, interface: str | None = None) -> None:
         self.descriptor = descriptor
-        self._session = Session.open(descriptor)
+        self._changed: dict[str, str] = {}
+        self._session = namespaces.call_in(descriptor, self._enter, interface)
+
+    def _enter(self, interface: str | None) -> Session:
+        session = Session.open()
+        try:
+            if interface is not None and session.link(interface) is None:
+                self._close_forwarding()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _close_forwarding(self) -> None:
+        """A new namespace copies these from the first one, where a node has them on."""
+        for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+            before = sysctl.read(name)
+            if before not in {None, "0"}:
+                self._changed[name] = str(before)
+                sysctl.write(name, 0)
+
+    def restore(self) -> None:
+        """Undo what was made ready."""
+        for name, before in self._changed.items():
+            namespaces.call_in(self.descriptor, sysctl.write, name, before)
 
     def close(self) -> None:
         """Close the door; the descriptor stays its owner's."""
@@ -111,7 +139,6 @@ class Pod:
 
     def furnish(self, veth: Veth) -> Link:
         """Give the pod's side its address and routes and set it up; the link as it then is."""
-        namespaces.call_in(self.descriptor, _close_forwarding)
         link = self._session.link(veth.inside)
         if link is None:
             raise LinkNotReady(f"{veth.inside} has gone from the pod's network namespace")
@@ -146,14 +173,7 @@ def pod_routes(device: int) -> tuple[Route, ...]:
     )
 
 
-def _close_forwarding() -> None:
-    """A new namespace copies these from the first one, where a node has them on."""
-    sysctl.write("net/ipv4/ip_forward", 0)
-    with suppress(NotThere):  # a kernel without IPv6
-        sysctl.write("net/ipv6/conf/all/forwarding", 0)
-
-
-def build(veth: Veth, pod: Pod, undo: ExitStack, clock: Clock) -> Link:
+def build(veth: Veth, pod: Pod, host: Session, undo: ExitStack, clock: Clock) -> Link:
     """Make the veth, both sides complete and running; the pod's side as the kernel has it.
 
     `undo` takes the pair away again.
@@ -162,31 +182,30 @@ def build(veth: Veth, pod: Pod, undo: ExitStack, clock: Clock) -> Link:
         InterfaceExists: a name is taken; then nothing was touched.
         KernelError, Forbidden, LinkNotReady: the kernel refused a step.
     """
-    with Session.open() as host:
-        if host.link(veth.host) is not None:
-            raise InterfaceExists(
-                f"host interface {veth.host} exists and is not this pod's",
-                fix=f"see what made it (ip -d link show {veth.host}) and delete it",
-            )
-        undo.callback(delete_by_name, veth.host)
-        host.run(
-            create_veth(
-                veth.host,
-                peer_name=veth.inside,
-                peer_namespace=pod.descriptor,
-                mtu=veth.mtu,
-                mac=HOST_MAC,
-                peer_mac=veth.mac,
-                alias=veth.alias,
-            )
+    if host.link(veth.host) is not None:
+        raise InterfaceExists(
+            f"host interface {veth.host} exists and is not this pod's",
+            fix=f"see what made it (ip -d link show {veth.host}) and delete it",
         )
-        link = host.link(veth.host)
-        if link is None:
-            raise LinkNotReady(f"host interface {veth.host} has gone")
-        furnish_host(host, veth, link.index)
-        inside = pod.furnish(veth)
-        wait_until_running(host, link.index, clock)
-        return inside
+    undo.callback(delete_link_if_there, veth.host)
+    host.run(
+        create_veth(
+            veth.host,
+            peer_name=veth.inside,
+            peer_namespace=pod.descriptor,
+            mtu=veth.mtu,
+            mac=HOST_MAC,
+            peer_mac=veth.mac,
+            alias=veth.alias,
+        )
+    )
+    link = host.link(veth.host)
+    if link is None:
+        raise LinkNotReady(f"host interface {veth.host} has gone")
+    furnish_host(host, veth, link.index)
+    inside = pod.furnish(veth)
+    wait_until_running(host, link.index, clock)
+    return inside
 
 
 def furnish_host(host: Session, veth: Veth, index: int) -> None:
@@ -230,16 +249,10 @@ def wait_until_running(host: Session, index: int, clock: Clock) -> None:
         clock.sleep(0.0005)
 
 
-def delete_by_name(name: str) -> None:
-    """Take a host side away; none of that name is success."""
+def delete_link_if_there(link: int | str) -> None:
+    """Take a host side away, by index or name; none of that is success."""
     with Session.open() as host, suppress(NotThere):
-        host.run(delete_link(name))
-
-
-def delete_by_index(index: int) -> None:
-    """Take a host side away; none of that index is success."""
-    with Session.open() as host, suppress(NotThere):
-        host.run(delete_link(index))
+        host.run(delete_link(link))
 
 
 def find_host_link(host: Session, container_id: str, interface: str, likely: str) -> Link | None:
@@ -273,14 +286,13 @@ def rename(index: int, name: str) -> None:
             raise error
 
 
-def is_carried(address: IPAddress) -> bool:
+def is_carried(host: Session, address: IPAddress) -> bool:
     """Whether a route into a pod's veth still leads to the address."""
-    with Session.open() as host:
-        try:
-            route = host.lookup(address, entry=True)
-        except KernelError:
-            return False  # no way at all, or our own block's blackhole
-        if route.key.destination.prefixlen != address.max_prefixlen:
-            return False
-        links = [host.link(hop.device) for hop in route.hops if hop.device is not None]
-        return any(link is not None and link.name.startswith(INTERFACE_PREFIX) for link in links)
+    try:
+        route = host.lookup(address, entry=True)
+    except KernelError:
+        return False  # no way at all, or our own block's blackhole
+    if route.key.destination.prefixlen != address.max_prefixlen:
+        return False
+    links = [host.link(hop.device) for hop in route.hops if hop.device is not None]
+    return any(link is not None and link.name.startswith(INTERFACE_PREFIX) for link in links)
