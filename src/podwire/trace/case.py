@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podwire.trace import intent
@@ -87,7 +87,6 @@ class Case:
         *,
         fix: Fix | None = None,
         evidence: tuple[Evidence, ...] = (),
-        severity: str = "error",
         where: Where | None = None,
     ) -> Fault:
         """A fault at the case's place, with the walk's facts as evidence too."""
@@ -103,8 +102,12 @@ class Case:
             sentence=sentence,
             evidence=(*facts, *evidence),
             fix=fix,
-            severity=severity,
         )
+
+
+def warning(fault: Fault) -> Fault:
+    """The fault as one that lets packets pass."""
+    return replace(fault, severity="warning")
 
 
 def plain(case: Case) -> Fault:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from podwire.model.addressing import POD_GATEWAY
 from podwire.trace import intent
-from podwire.trace.case import plain
+from podwire.trace.case import plain, warning
 from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
@@ -70,65 +70,38 @@ def _asked(case: Case) -> Evidence:
 
 def _no_proxy(case: Case, target: str) -> Fault:
     """The node does not answer a pod's question for its gateway."""
-    name, node = case.interface, case.here
-    off = case.cause.facts.get("net.ipv4.ip_forward") == "0"
-    back = case.cause.facts.get("route back", "none")
-    found: tuple[str, int | None, str, Fix | None]
+    name, number, why, fix = _why_silent(case, target)
+    sentence = f"{case.here} does not answer ARP for {target} on {case.interface}: {why}"
+    return case.fault(name, number, sentence, fix=fix, evidence=(_asked(case),))
+
+
+def _why_silent(case: Case, target: str) -> tuple[str, int | None, str, Fix | None]:
+    """Name, number, reason and fix, by what silenced the proxy."""
+    name, facts = case.interface, case.cause.facts
+    conf = f"net/ipv4/conf/{name}"
     match case.cause.code:
         case "arp-proxy-arp-off":
-            found = (
-                "arp.proxy-off",
-                3,
-                f"{node} does not answer ARP for {target} on {name}: proxy_arp is 0 there",
-                Fix(text="set it to 1", command=f"sysctl -w net/ipv4/conf/{name}/proxy_arp=1"),
-            )
+            fix = Fix(text="set it to 1", command=f"sysctl -w {conf}/proxy_arp=1")
+            return "arp.proxy-off", 3, "proxy_arp is 0 there", fix
         case "arp-no-route":
-            found = (
-                "arp.no-route",
-                4,
-                (
-                    f"{node} answers ARP only for what it could route elsewhere, and it has no "
-                    f"route that covers {target} (no default route)"
-                ),
-                Fix(
-                    text=f"give {node} a default route, or one to {POD_GATEWAY} by its network",
-                    command=f"ip route add {target} dev {_uplink(case)} scope link",
-                ),
+            fix = Fix(
+                text=f"give {case.here} a default route, or one to {POD_GATEWAY} by its network",
+                command=f"ip route add {target} dev {_uplink(case)} scope link",
             )
-        case "arp-forwarding-off" if off:
-            found = (
-                "forwarding.off",
-                12,
-                (
-                    f"{node} does not answer ARP for {target} on {name}: ip_forward=0 switches "
-                    "proxy ARP off"
-                ),
-                Fix(text="switch it on", command="sysctl -w net/ipv4/ip_forward=1"),
-            )
+            why = "it answers only for what it could route elsewhere, and has no default route"
+            return "arp.no-route", 4, why, fix
+        case "arp-forwarding-off" if facts.get("net.ipv4.ip_forward") == "0":
+            fix = Fix(text="switch it on", command="sysctl -w net/ipv4/ip_forward=1")
+            return "forwarding.off", 12, "ip_forward=0 switches proxy ARP off", fix
         case "arp-forwarding-off":
-            found = (
-                "arp.forwarding-off",
-                5,
-                (
-                    f"{node} does not answer ARP for {target} on {name}: forwarding=0 there "
-                    "switches proxy ARP off"
-                ),
-                Fix(text="switch it on", command=f"sysctl -w net/ipv4/conf/{name}/forwarding=1"),
-            )
+            fix = Fix(text="switch it on", command=f"sysctl -w {conf}/forwarding=1")
+            return "arp.forwarding-off", 5, "forwarding=0 there switches proxy ARP off", fix
         case "arp-rpf":
-            found = (
-                "rpf.failed",
-                18,
-                (
-                    f"{node} does not answer ARP on {name}: rp_filter is on, and the route back to "
-                    f"{case.origin} is: {back}"
-                ),
-                _host_route_fix(case),
-            )
+            back = facts.get("route back", "none")
+            why = f"rp_filter is on, and the route back to {case.origin} is: {back}"
+            return "rpf.failed", 18, why, _host_route_fix(case)
         case _:
-            found = ("arp.unanswered", None, f"{case.cause.text} ({node} {name})", None)
-    identity, number, sentence, fix = found
-    return case.fault(identity, number, sentence, fix=fix, evidence=(_asked(case),))
+            return "arp.unanswered", None, case.cause.text, None
 
 
 def _uplink(case: Case) -> str:
@@ -243,7 +216,7 @@ def outer_fragments(case: Case) -> Fault:
         f"works, but full packets are cut: {length} bytes with the tunnel's header, "
         f"{case.interface} of {case.here} takes {mtu}"
     )
-    return case.fault("mtu.tunnel-too-large", 38, sentence, severity="warning")
+    return warning(case.fault("mtu.tunnel-too-large", 38, sentence))
 
 
 def proxy_delay(case: Case) -> Fault:
@@ -255,7 +228,7 @@ def proxy_delay(case: Case) -> Fault:
         f"on {name}"
     )
     fix = Fix(text="set it to 0", command=f"sysctl -w net/ipv4/neigh/{name}/proxy_delay=0")
-    return case.fault("arp.proxy-delay", 7, sentence, fix=fix, severity="warning")
+    return warning(case.fault("arp.proxy-delay", 7, sentence, fix=fix))
 
 
 def rule(case: Case) -> Fault:
@@ -280,6 +253,5 @@ def port_closed(case: Case) -> Fault:
 
 def duplicate(case: Case) -> Fault:
     """An address twice."""
-    warning = case.cause.code == "several-answers"
-    severity = "warning" if warning else "error"
-    return case.fault("address.duplicate", 21, case.cause.text, severity=severity)
+    found = case.fault("address.duplicate", 21, case.cause.text)
+    return warning(found) if case.cause.code == "several-answers" else found

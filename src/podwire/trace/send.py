@@ -17,8 +17,6 @@ from podwire.trace.tunnel import encapsulate_ipip, encapsulate_vxlan
 from podwire.trace.world import Port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from podwire.model.addressing import IPAddress
     from podwire.model.link import Link
     from podwire.model.route import NextHop
@@ -263,11 +261,7 @@ def _arrive(world: World, cursor: Cursor, arrival: Arrival, mac: str) -> Cursor 
             return _too_narrow(world, cursor, port)
     cursor = cursor.with_hop(hop_at(world, there, "in", packet))
     if there.link.mac is not None and there.link.mac != mac:
-        text = (
-            f"the frame is for {mac}, and {there.link.name} of {there.space.title} "
-            f"is {there.link.mac}"
-        )
-        return _at(world, cursor, there, "wrong-mac", text, {"mac": mac}, Disposition.NOT_FOR_ME)
+        return _for_another(world, cursor, there, mac)
     return replace(cursor, space=there.space, link=there.link, oif=None)
 
 
@@ -295,19 +289,14 @@ def _too_narrow(world: World, cursor: Cursor, port: Port) -> Path:
     length = cursor.packet.length
     text = f"{port.link.name} of {port.space.title} takes no frame of {length} bytes"
     facts = {"mtu": str(port.link.mtu), "length": str(length)}
-    return _at(world, cursor, port, "peer-mtu", text, facts, Disposition.TOO_BIG)
+    there = replace(cursor, space=port.space)
+    cause = cause_at(there, world, port.link, "peer-mtu", text, facts)
+    return cursor.dropped(Disposition.TOO_BIG, cause, "Link")
 
 
-def _at(  # a cause is its place, its words and what comes of it
-    world: World,
-    cursor: Cursor,
-    port: Port,
-    code: str,
-    text: str,
-    facts: Mapping[str, str],
-    disposition: Disposition,
-) -> Path:
-    """Dropped at a link of another namespace than the cursor's."""
-    elsewhere = replace(cursor, space=port.space)
-    cause = cause_at(elsewhere, world, port.link, code, text, facts)
-    return cursor.dropped(disposition, cause, "Link")
+def _for_another(world: World, cursor: Cursor, port: Port, mac: str) -> Path:
+    """The frame reaches a link that is not the one it is for."""
+    text = f"the frame is for {mac}, and {port.link.name} of {port.space.title} is {port.link.mac}"
+    there = replace(cursor, space=port.space)
+    cause = cause_at(there, world, port.link, "wrong-mac", text, {"mac": mac})
+    return cursor.dropped(Disposition.NOT_FOR_ME, cause, "Link")
