@@ -14,7 +14,6 @@ from podwire.errors import BadInput, PodwireError
 COMMANDS = {
     "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
     "apply": ("podwire.cli.resources", "Create or change resources from a file."),
-    "collect": ("podwire.cli.trace", "Save the kernel state of this host's namespaces."),
     "datastore": ("podwire.cli.datastore", "Look into the datastore."),
     "delete": ("podwire.cli.resources", "Delete resources."),
     "get": ("podwire.cli.resources", "Show resources."),
