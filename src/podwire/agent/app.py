@@ -70,9 +70,7 @@ def run(config: AgentConfig) -> None:
         agent = Agent(config, stack)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, agent.on_signal)
-        agent.loop.on_ready = lambda: print(
-            f"podwire agent: node {config.node} is ready", flush=True
-        )
+        agent.loop.on_ready = agent.say_ready
         agent.start(stack)
         agent.loop.run()
         log.info("ending", reason="signal")
@@ -139,7 +137,7 @@ class Agent:
             )
         )
         gate = Gate(self.attachments, self.why_closed, clock)
-        self.server = CNIServer(Path(config.agent_socket), gate, self.control)  # type: ignore[arg-type]
+        self.server = CNIServer(Path(config.agent_socket), gate, self.control)
 
     def start(self, stack: ExitStack) -> None:
         """Start every thread; the loop itself is run by the caller."""
@@ -195,6 +193,11 @@ class Agent:
         self.announcer.stop()
         for observer in self._observers.values():
             observer.stop()
+
+    def say_ready(self) -> None:
+        """Tell whoever started us, once; later changes are in the log."""
+        self.loop.on_ready = lambda: None
+        print(f"podwire agent: node {self.config.node} is ready", flush=True)
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """End the loop after its present turn."""

@@ -199,9 +199,9 @@ class Loop:
 
 def report(before: Status, after: Status) -> None:
     """Log what changed in our own condition; nothing when nothing did."""
-    if before.ready != after.ready:
-        log.info("ready" if after.ready else "not ready", reasons="; ".join(after.reasons) or None)
-    elif before.reasons != after.reasons and after.reasons:
+    if after.ready and not before.ready:
+        log.info("ready")
+    if after.reasons and before.reasons != after.reasons:
         log.info("not ready", reasons="; ".join(after.reasons))
     if before.held != after.held:
         log.info("held" if after.held else "released")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from podwire.errors import Compacted, DatastoreUnavailable, PodwireError, Stale
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.reconcile.backoff import Draw
 
-KEPT = 1000
+KEPT = 256
 """Prefixes in one publication: the latest. A wait only ever asks for a block claimed just now, and
 a line of bounded length keeps the cost of a new block from growing with the cluster."""
 
@@ -32,7 +33,7 @@ class Publication:
     """What this node says of itself; owned by the loop's thread."""
 
     def __init__(self) -> None:
-        self._applied: dict[IPNetwork, None] = {}
+        self._applied: dict[IPNetwork, str] = {}
         self.is_news = True
         """Whether it differs from what was last handed out. True at start: an older run's line
         may stand in the datastore."""
@@ -41,7 +42,7 @@ class Publication:
         """These are now reachable from here."""
         for prefix in prefixes:
             if prefix not in self._applied:
-                self._applied[prefix] = None
+                self._applied[prefix] = str(prefix)
                 self.is_news = True
 
     def drop(self, prefix: IPNetwork) -> None:
@@ -53,7 +54,8 @@ class Publication:
     def take(self) -> tuple[str, ...]:
         """The prefixes to publish, oldest first."""
         self.is_news = False
-        return tuple(str(prefix) for prefix in self._applied)[-KEPT:]
+        latest = list(islice(reversed(self._applied.values()), KEPT))
+        return tuple(reversed(latest))
 
 
 class Publisher:

@@ -1,0 +1,85 @@
+"""The agent's configuration file: what is right is read, what is wrong is named with its line."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podwire.drivers.config import load_agent_config, parse_seconds
+from podwire.errors import BadInput
+from podwire.model.config import AgentConfig, DatastoreConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "podwire.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_everything_can_be_said(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "datastore: {type: sqlite, path: /tmp/x.db}\n"
+        "agentSocket: /run/x.sock\nspoolDir: /tmp/spool\n"
+        "address: 192.168.26.103/24\nresyncPeriod: 5s\n",
+    )
+    assert load_agent_config(path, "vms103") == AgentConfig(
+        node="vms103",
+        datastore=DatastoreConfig(path="/tmp/x.db"),
+        agent_socket="/run/x.sock",
+        spool_dir="/tmp/spool",
+        address=ip_interface("192.168.26.103/24"),
+        resync_period_s=5.0,
+    )
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load_agent_config(write(tmp_path, "# nothing\n"), "n") == AgentConfig(node="n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("\nagentsocket: x\n", 2, "did you mean 'agentSocket'"),
+        ("spoolDir: a\nspoolDir: b\n", 2, "a second time"),
+        ("spoolDir: [a]\n", 1, "must be a text"),
+        ("address: 10.0.0.1\n", 1, "prefix length"),
+        ("address: ten/24\n", 1, "not an address"),
+        ("resyncPeriod: soon\n", 1, "a time of at least"),
+        ("resyncPeriod: 10ms\n", 1, "a time of at least"),
+        ("datastore:\n  kind: sqlite\n", 2, "'kind' is unknown"),
+        ("datastore: sqlite\n", 1, "a mapping"),
+        ("address: 10.0.0.1/24\ninterface: eth0\n", 2, "both"),
+        ("a: [\n", 2, "is not YAML"),
+        ("- a\n", 1, "a mapping"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput) as caught:
+        load_agent_config(path, "n")
+    assert caught.value.message.startswith(f"{path}:{line}:")
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is no such file"):
+        load_agent_config(tmp_path / "none.yaml", "n")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10", 10.0), ("10s", 10.0), ("500ms", 0.5), ("2m", 120.0), ("1h", 3600.0)],
+)
+def test_times_have_units(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1s", "inf", "nan", "x", "5 parsecs"])
+def test_what_is_no_time_is_none(text: str) -> None:
+    assert parse_seconds(text) is None

@@ -1,0 +1,160 @@
+"""This node's own objects in the datastore: made, kept, repaired, and never fought over."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface, ip_network
+from typing import TYPE_CHECKING, Any
+
+from podwire.agent.hold import Hold
+from podwire.agent.register import Registrar
+from podwire.drivers.clock import SystemClock, SystemDice
+from podwire.drivers.store import ensure_cluster
+from podwire.drivers.store.single_object import SingleObjectStore
+from podwire.ipam.service import IPAM
+from podwire.model import keys
+from podwire.model.codec import decode_node, encode, key_of
+from podwire.model.pool import IPPool, Mode
+from podwire.model.resource import Metadata
+
+if TYPE_CHECKING:
+    from podwire.boundary import Store
+    from podwire.model.node import Node
+
+CIDR = ip_network("10.244.0.0/16")
+
+
+def pool(**fields: Any) -> IPPool:
+    return IPPool(metadata=Metadata(name="default"), cidr=CIDR, **fields)
+
+
+def cluster(*pools: IPPool) -> SingleObjectStore:
+    store = SingleObjectStore()
+    ensure_cluster(store)
+    for one in pools:
+        store.create(key_of(one), encode(one))
+    return store
+
+
+def registrar(store: Store, name: str = "a", address: str = "10.0.0.1/24") -> Registrar:
+    clock, dice = SystemClock(), SystemDice()
+    made = Registrar(
+        node=name,
+        store=store,
+        ipam=IPAM(store, name, clock, dice),
+        hold=Hold(clock),
+        clock=clock,
+        draw=dice.uniform,
+    )
+    made.look(ip_interface(address))
+    return made
+
+
+def node(store: Store, name: str = "a") -> Node:
+    entry = store.get(keys.node_key(name))
+    assert entry is not None
+    return decode_node(entry.key, entry.value)
+
+
+def replace_pool(store: Store, new: IPPool) -> None:
+    entry = store.get(key_of(new))
+    assert entry is not None
+    store.update(entry.key, encode(new), entry.revision)
+
+
+def test_a_new_node_gets_object_block_and_tunnel_address() -> None:
+    store = cluster(pool(vxlan_mode=Mode.ALWAYS))
+    assert registrar(store).turn()
+    own = node(store)
+    assert str(own.address) == "10.0.0.1/24"
+    assert own.vxlan_tunnel in CIDR
+    assert own.ipip_tunnel is None
+    assert len(store.list(keys.affinity_prefix("a")).entries) == 1
+    assert store.get(keys.handle_key("vxlan-tunnel-addr-a")) is not None
+
+
+def test_a_second_look_writes_nothing() -> None:
+    store = cluster(pool(vxlan_mode=Mode.ALWAYS))
+    registrar(store).turn()
+    before = store.list("/").entries
+    again = registrar(store)
+    assert again.turn()
+    assert again.writes == 0
+    assert store.list("/").entries == before
+
+
+def test_other_peoples_fields_stay() -> None:
+    store = cluster(pool())
+    wire = {
+        "kind": "Node",
+        "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "a", "labels": {"rack": "7"}},
+        "spec": {
+            "orchRefs": [{"nodeName": "a", "orchestrator": "k8s"}],
+            "bgp": {"asNumber": 64513},
+        },
+        "status": {"wireguardPublicKey": "k"},
+    }
+    store.create(keys.node_key("a"), wire)
+    assert registrar(store).turn()
+    entry = store.get(keys.node_key("a"))
+    assert entry is not None
+    assert entry.value["spec"]["orchRefs"] == wire["spec"]["orchRefs"]  # type: ignore[index]
+    assert entry.value["spec"]["bgp"]["asNumber"] == 64513
+    assert entry.value["status"] == wire["status"]
+    assert str(node(store).address) == "10.0.0.1/24"
+
+
+def test_a_second_node_with_the_same_address_is_refused() -> None:
+    store = cluster(pool())
+    registrar(store, "a").turn()
+    second = registrar(store, "b")
+    assert not second.turn()
+    assert "already has the address 10.0.0.1" in str(second.problems["node"])
+    assert store.get(keys.node_key("b")) is None
+    store.delete(keys.node_key("a"))
+    assert second.turn()
+
+
+def test_a_node_deleted_under_a_running_agent_stays_deleted() -> None:
+    store = cluster(pool())
+    running = registrar(store)
+    running.turn()
+    store.delete(keys.node_key("a"))
+    assert not running.turn()
+    assert "was deleted" in str(running.problems["node"])
+    assert store.get(keys.node_key("a")) is None
+    assert registrar(store).turn()
+
+
+def test_another_encapsulation_means_another_tunnel_address() -> None:
+    store = cluster(pool(vxlan_mode=Mode.ALWAYS))
+    running = registrar(store)
+    running.turn()
+    replace_pool(store, pool(ipip_mode=Mode.CROSS_SUBNET))
+    assert running.turn()
+    own = node(store)
+    assert own.vxlan_tunnel is None
+    assert own.ipip_tunnel in CIDR
+    assert store.get(keys.handle_key("vxlan-tunnel-addr-a")) is None
+    replace_pool(store, pool())
+    assert running.turn()
+    assert node(store).ipip_tunnel is None
+    assert store.list(keys.HANDLES).entries == ()
+
+
+def test_a_tunnel_address_ipam_knows_nothing_of_is_replaced() -> None:
+    store = cluster(pool(vxlan_mode=Mode.ALWAYS))
+    registrar(store).turn()
+    right = node(store).vxlan_tunnel
+    entry = store.get(keys.node_key("a"))
+    assert entry is not None
+    spec = {**entry.value["spec"], "ipv4VXLANTunnelAddr": "10.244.200.200"}
+    store.update(entry.key, {**entry.value, "spec": spec}, entry.revision)
+    assert registrar(store).turn()
+    assert node(store).vxlan_tunnel == right
+
+
+def test_without_a_pool_the_node_is_registered_all_the_same() -> None:
+    store = cluster()
+    assert registrar(store).turn()
+    assert store.list(keys.AFFINITIES).entries == ()
