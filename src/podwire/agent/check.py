@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from podwire.agent.compare import differences
 from podwire.agent.sandbox import Pod
-from podwire.errors import NotFound, PodwireError, PoolExhausted
+from podwire.errors import BadInput, NotFound, PodwireError, PoolExhausted
 from podwire.ipam.pools import Asker, select_pools
 from podwire.ipam.records import Records
 from podwire.model import codec, keys
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 PROBE_KEY = "/podwire/v1/status/"
 """Deleted, though it never exists, to learn whether the datastore takes writes."""
+
+log = structlog.get_logger(__name__)
 
 
 # --- CHECK ----------------------------------------------------------------------------------------
@@ -145,12 +149,19 @@ def stale_attachments(
 
 
 def orphaned_handles(world: CNIWorld, live: Collection[str]) -> Iterator[str]:
-    """Handles of pod addresses assigned by this node for which there is no endpoint."""
-    stored = {
-        address.ip
-        for entry in world.store.list(keys.ENDPOINTS).entries
-        for address in codec.decode_endpoint(entry.key, entry.value).addresses
-    }
+    """Handles of pod addresses assigned by this node for which there is no endpoint.
+
+    None at all while an endpoint cannot be read: the address could be that one's.
+    """
+    try:
+        stored = {
+            address.ip
+            for entry in world.store.list(keys.ENDPOINTS).entries
+            for address in codec.decode_endpoint(entry.key, entry.value).addresses
+        }
+    except BadInput as error:
+        log.warning("addresses without endpoint not looked for", reason=str(error))
+        return
     for cidr in world.ipam.blocks():
         block = stored_block(world, cidr)
         for ordinal, allocation in () if block is None else block.allocations.items():
