@@ -78,7 +78,8 @@ class CNINode:
         self.socket = self.folder / "agent.sock"
         self.spool = self.folder / "spool"
         self.database = self.folder / "datastore.db"
-        self.own_store = self.store is None
+        self.others_know = threading.Event()
+        self.others_know.set()
         if self.store is None:
             self.store = SQLiteStore(self.database)
         ensure_cluster(self.store)
@@ -111,7 +112,7 @@ class CNINode:
             spool=Spool(self.spool),
             clock=clock,
             mtu=lambda: 1450,
-            wait_applied=self.waits.append,
+            wait_applied=self._wait_applied,
             held=lambda: self.is_held,
         )
         self.attachments = Attachments(self.world)
@@ -119,6 +120,10 @@ class CNINode:
         self.server = CNIServer(self.socket, self.attachments, dict)
         self.server.start()
         return self
+
+    def _wait_applied(self, what: object) -> None:
+        self.waits.append(what)
+        assert self.others_know.wait(TIMEOUT_S)
 
     def stop(self) -> None:
         self.server.stop()

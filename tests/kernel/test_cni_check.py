@@ -147,6 +147,19 @@ def test_a_missing_list_removes_nothing(node: CNINode) -> None:
     assert len(node.veths()) == 1
 
 
+def test_an_add_in_flight_is_exempt(node: CNINode) -> None:
+    node.add("c1")
+    node.others_know.clear()
+    process = node.begin("ADD", **of("c2"))
+    wait_for(lambda: len(node.waits) == 2, "the ADD waits for other nodes")
+    config = node.config("1.1.0", **{"cni.dev/valid-attachments": []})
+    assert node.call("GC", config).exit == 0
+    node.others_know.set()
+    added = node.end(process)
+    assert added.exit == 0
+    assert node.allocations() == [added.address]
+
+
 def test_the_same_container_with_another_interface_is_not_valid(node: CNINode) -> None:
     node.add("c1")
     collect(node, [{"containerID": "c1", "ifname": "eth1"}])
