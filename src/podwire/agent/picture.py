@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STRAY_GRACE_S = 10.0
+STRAY_GRACE_S = 5.0
 """How long a veth with our mark may be unexplained before it is deleted."""
 DOWN_GRACE_S = 0.2
 """How long a pod's host side may be down before it is set up: an ADD sets it up itself."""

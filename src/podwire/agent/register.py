@@ -118,7 +118,8 @@ class Registrar:
                 continue
             if self.turn():
                 failures = 0
-                self._tell(publisher)
+                if self._registered and not self._told:
+                    self._tell(publisher)
             else:
                 failures += 1
                 self._stopped.wait(delay_s(failures, self._draw))
@@ -168,19 +169,22 @@ class Registrar:
             BadInput: another node has this address, or our object was deleted while we ran.
         """
         assert self._address is not None
+        key = keys.node_key(self._node)
+        entry = self._store.get(key)
+        if entry is None and self._registered:
+            raise BadInput(
+                f"Node {self._node} was deleted while its agent ran",
+                fix="end the agent, or start it again to register the node anew",
+            )
+        known = None if entry is None else decode_node(entry.key, entry.value).address
+        if known == self._address and self._registered:
+            return  # whoever takes our address now is refused by its own agent
         rival = self._rival(self._address.ip)
         if rival is not None:
             raise taken(self._node, rival, self._address.ip)
-        key = keys.node_key(self._node)
-        entry = self._store.get(key)
         if entry is None:
-            if self._registered:
-                raise BadInput(
-                    f"Node {self._node} was deleted while its agent ran",
-                    fix="end the agent, or start it again to register the node anew",
-                )
             self._create(key)
-        elif decode_node(entry.key, entry.value).address != self._address:
+        elif known != self._address:
             self._update(lambda node: replace(node, address=self._address))
 
     def _create(self, key: str) -> None:
@@ -195,6 +199,7 @@ class Registrar:
         except AlreadyExists:
             return self.ensure_node()
         self.writes += 1
+        self._told = False
         rival = self._rival(self._address.ip)
         if rival is None:
             return None

@@ -73,8 +73,9 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
 
 
 def _not_ready(world: AgentWorld, picture: Picture) -> Iterator[str]:
-    for prefix, reason in picture.mirror.away.items():
-        yield f"the datastore does not tell of {prefix}: {reason}"
+    away = picture.mirror.away if picture.mirror.in_sync else {}
+    for reason in sorted(set(away.values())):
+        yield f"the datastore is away: {reason}"
     problems = dict(world.registrar.problems)
     for error in problems.values():
         yield str(error)
