@@ -153,9 +153,7 @@ class CNIServer:
         def confirm(answer: Answer) -> bool:
             return deliver(caller, answer)
 
-        self._calls.serve(
-            decode_call(body), netns, gone=lambda: has_left(caller), confirm=confirm
-        )
+        self._calls.serve(decode_call(body), netns, gone=lambda: has_left(caller), confirm=confirm)
 
 
 def listen(path: Path) -> socket.socket:
