@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -78,9 +78,15 @@ def collect_all() -> tuple[KernelState, ...]:
         for ref in _references(found):
             try:
                 states.append(collect(found[ref.inode], ref, found))
-            except PodwireError:  # it may be looked at and not entered
-                continue
+            except PodwireError as error:  # it may be looked at and not entered
+                states.append(_unread(ref, str(error)))
     return _with_pods(states)
+
+
+def _unread(ref: NamespaceRef, reason: str) -> KernelState:
+    """A namespace that is there and of which nothing could be read."""
+    sections = {field.name for field in fields(KernelState)} - {"namespace"}
+    return KernelState(namespace=ref, **dict.fromkeys(sections, Missing(reason)))
 
 
 def _references(found: Mapping[int, int]) -> list[NamespaceRef]:
