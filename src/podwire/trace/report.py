@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podwire.trace.schema import Fault, Hop, Path, Step, Trace
 
 WIDTH = 100
-_WHERE, _LINK = 17, 18
+_WHERE, _LINK = 16, 19
 _WHAT = WIDTH - 6 - _WHERE - 1 - _LINK - 1 - 5
 _ASCII = str.maketrans(
     {
@@ -47,7 +47,7 @@ class Style:
 
 def render(trace: Trace, style: Style) -> str:
     """The report, ending with a newline."""
-    lines = [_verdict(trace, style)]
+    lines = _verdict(trace, style)
     if not style.quiet:
         lines += _explanation(trace)
         for path in trace.paths:
@@ -57,19 +57,26 @@ def render(trace: Trace, style: Style) -> str:
     return text.translate(_ASCII) if style.ascii else text
 
 
-def _verdict(trace: Trace, style: Style) -> str:
-    who = f"{trace.source.title} → {trace.destination.title} {trace.flow.title}"
+def _verdict(trace: Trace, style: Style) -> list[str]:
+    """One line; its details go to a second one when names are long."""
     ok = trace.disposition is Disposition.DELIVERED_AND_ANSWERED
     unknown = trace.disposition is Disposition.INSUFFICIENT_INFO
     mark, paint = ("✔", _GREEN) if ok else ("?", _YELLOW) if unknown else ("✘", _RED)
-    if style.color:
-        mark = f"{paint}{mark}{_OFF}"
-    if not ok:
-        return f"{mark} {who}  {trace.disposition}{_at(trace)}"
+    word = "REACHABLE" if ok else str(trace.disposition)
+    who = f"{trace.source.title} → {trace.destination.title} {trace.flow.title}  {word}"
+    details = _facts(trace) if ok else _at(trace)
+    lines = [f" {who}  {details}".rstrip()]
+    if len(lines[0]) >= WIDTH:
+        lines = [f" {who}", f"  {details}"]
+    lines[0] = (f"{paint}{mark}{_OFF}" if style.color else mark) + lines[0]
+    return lines[:1] if style.quiet else lines
+
+
+def _facts(trace: Trace) -> str:
     facts = ["predicted there and back", *_time_to_live(trace)]
     if trace.path_mtu is not None:
         facts.append(f"path MTU {trace.path_mtu}")
-    return f"{mark} {who}  REACHABLE  {', '.join(facts)}"
+    return ", ".join(facts)
 
 
 def _time_to_live(trace: Trace) -> list[str]:
@@ -85,7 +92,7 @@ def _at(trace: Trace) -> str:
         return ""
     where = faults[0].where
     link = f" {where.interface}" if where.interface else ""
-    return f" at {where.netns}{link}"
+    return f"at {where.netns}{link}"
 
 
 def _explanation(trace: Trace) -> list[str]:

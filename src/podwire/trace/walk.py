@@ -243,7 +243,7 @@ def _deliver(world: World, cursor: Cursor) -> list[Cursor | Path]:
         Step(
             component="Socket",
             action="DELIVERED",
-            text=f"{packet.destination} is an address of {cursor.space.title}",
+            text=f"delivered: {packet.destination} is its own address",
             detail={"protocol": str(packet.protocol), "port": packet.destination_port},
         )
     )
