@@ -62,7 +62,7 @@ def datastore_config(ctx: click.Context) -> DatastoreConfig:
         return DatastoreConfig(path=str(chosen))
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named or DEFAULT_CONFIG)
-    if not named and not path.exists():
+    if not named and not os.access(path, os.F_OK):
         return DatastoreConfig()
     from podwire.drivers.config import load_agent_config
 

@@ -94,11 +94,11 @@ class SQLiteFile:
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
-        self._check_directory()
-        with self._lock:
-            if self._identity is None and not self._create:
-                self._check_exists()
         try:
+            self._check_directory()
+            with self._lock:
+                if self._identity is None and not self._create:
+                    self._check_exists()
             with self.queue.turn() as turn:
                 yield turn
         except OSError as error:
@@ -108,7 +108,10 @@ class SQLiteFile:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         connection = None
         try:
-            connection = self._take()
+            try:
+                connection = self._take()
+            except OSError as error:  # the path leads through a directory closed to us
+                raise self._unreadable(f"cannot be opened: {error.strerror}") from None
             yield connection
         except sqlite3.Error as error:
             if connection is not None:
