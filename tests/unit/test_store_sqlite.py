@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -125,6 +126,7 @@ def test_four_processes_share_it_fairly_and_one_may_be_killed(tmp_path: Path) ->
 
 
 def found_clusters(directory: str, together: Barrier, found: Queue[tuple[int, str]]) -> None:
+    faulthandler.dump_traceback_later(2 * PATIENCE_S, exit=True)  # whoever hangs says where
     for number in range(5):
         together.wait()
         store = SQLiteStore(f"{directory}/{number}.db")
@@ -145,9 +147,10 @@ def test_several_processes_may_make_the_same_datastore_at_once(tmp_path: Path) -
     ]
     for founder in founders:
         founder.start()
-    clusters = {found.get(timeout=PATIENCE_S) for _ in range(20)}
+    clusters = {found.get(timeout=2 * PATIENCE_S) for _ in range(20)}
     for founder in founders:
-        founder.join()
+        founder.join(2 * PATIENCE_S)
+    assert [founder.exitcode for founder in founders] == [0] * 4
     assert sorted(number for number, _ in clusters) == list(range(5)), clusters
 
 
