@@ -7,6 +7,7 @@ the restarted agent completes the picture or takes all of it back (recover.py).
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
@@ -210,6 +211,8 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
                 "projectcalico.org/orchestrator": orchestrator,
             },
             annotations={NETWORK_ANNOTATION: request.config.name},
+            uid=str(uuid.uuid4()),
+            created=world.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         ),
         orchestrator=orchestrator,
         node=world.node,
@@ -257,6 +260,10 @@ def take_address(
         nonlocal before
         before = world.stored_endpoint(key)
         endpoint = replace(wanted, addresses=(ip_interface(address),))
+        if before is not None:
+            birth = before[0].metadata  # one object, for as long as the pod lives
+            metadata = replace(endpoint.metadata, uid=birth.uid, created=birth.created)
+            endpoint = replace(endpoint, metadata=metadata)
         made[:] = [endpoint]
         if before is None:
             return [Write(verb=Verb.CREATE, key=key, value=codec.encode(endpoint))]
