@@ -15,6 +15,7 @@ from podwire.lab.entry import OWN_FAILURE, enter_place, execute, run_inside
 from podwire.lab.registry import get_keeper
 from podwire.lab.sandbox import environment_of
 from podwire.lab.state import NodePaths
+from podwire.lab.topology import UNDERLAY
 from podwire.lab.workloads import lab_state
 
 if TYPE_CHECKING:
@@ -53,14 +54,17 @@ def exec_command(name: str, namespace: str | None, pod: str, command: tuple[str,
 def node_command(name: str, node: str, command: tuple[str, ...]) -> None:
     """Run a command on a node: podwire lab node vms103 -- ip route.
 
+    `underlay` is the switch and gateway between the nodes.
+
     Standard input, environment, streams, terminal, signals and exit code are passed through; 125
     means that the lab itself failed. Without a command a shell is run.
     """
 
     def inside() -> int:
-        found = lab_state().topology.node(node)
-        enter_place(NodePaths(found.name).netns, found.name, keep_names=True)
-        return _execute(command, environment_of(found.name, found.name))
+        # The switch between the nodes is no node, but people want to look at it, too.
+        place = node if node == UNDERLAY else lab_state().topology.node(node).name
+        enter_place(NodePaths(place).netns, place, keep_names=True)
+        return _execute(command, environment_of(place, place))
 
     _passed_through(name, inside)
 
