@@ -1,13 +1,21 @@
 """One writer at a time, and each in turn: a queue for the writers of one SQLite file.
 
 SQLite itself makes a second writer sleep and try again; under load one process can so be starved
-for seconds. `flock` on a file beside the database puts the processes into a queue first.
+for seconds. One lock beside the database is not enough either: whoever just let go is running, and
+those it wakes are not, so on a busy machine it takes the lock again, hundreds of times. Hence two
+locks, a gate and the turn: who waits for the turn holds the gate, and who let go of the turn finds
+the gate shut until the one before it has had its turn.
+
+The locks are open file description locks on two bytes of one file (fcntl(2), F_OFD_SETLK): they
+belong to the descriptor, so threads of one process are told apart, and the kernel drops them with
+the process.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -20,6 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+GATE, TURN = 0, 1
+"""The bytes of the lock file; they need not exist."""
+
+
 class WriteQueue:
     """The queue, for all threads and processes that use the same lock file.
 
@@ -29,6 +41,7 @@ class WriteQueue:
     def __init__(self, path: Path, *, timeout_s: float) -> None:
         self.path = path
         self._timeout_s = timeout_s
+        self._gate = threading.Lock()
         self._inside = threading.Lock()
 
     @contextmanager
@@ -40,7 +53,7 @@ class WriteQueue:
             OSError: the lock file can not be opened (read-only, full, no such directory).
         """
         deadline = time.monotonic() + self._timeout_s
-        if not self._inside.acquire(timeout=self._timeout_s):
+        if not self._take_inside(deadline):
             raise self._too_long()
         try:
             # Opened anew for every turn: a lock file that somebody deleted is soon left behind.
@@ -53,6 +66,15 @@ class WriteQueue:
                 os.close(descriptor)
         finally:
             self._inside.release()
+
+    def _take_inside(self, deadline: float) -> bool:
+        """The same gate and turn among the threads of this process."""
+        if not self._gate.acquire(timeout=self._timeout_s):
+            return False
+        try:
+            return self._inside.acquire(timeout=max(deadline - time.monotonic(), 0.0))
+        finally:
+            self._gate.release()
 
     def _too_long(self) -> DatastoreUnavailable:
         return DatastoreUnavailable(
@@ -75,22 +97,41 @@ class Turn:
 
 
 def _lock(descriptor: int, deadline: float) -> bool:
-    """Take the lock by `deadline` (monotonic), else close the descriptor and return False."""
+    """Take the turn by `deadline` (monotonic), else close the descriptor and return False."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _Waiter(descriptor).wait(deadline - time.monotonic())
+        if _take(descriptor, GATE, wait=False) and _take(descriptor, TURN, wait=False):
+            _let_go(descriptor, GATE)
+            return True
     except OSError:
         os.close(descriptor)
         raise
+    return _Waiter(descriptor).wait(deadline - time.monotonic())
+
+
+def _take(descriptor: int, byte: int, *, wait: bool) -> bool:
+    """Lock one byte; what this descriptor holds already is success."""
+    command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+    try:
+        fcntl.fcntl(descriptor, command, _range(fcntl.F_WRLCK, byte))
+    except (BlockingIOError, PermissionError):
+        return False
     return True
 
 
+def _let_go(descriptor: int, byte: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _range(fcntl.F_UNLCK, byte))
+
+
+def _range(type: int, byte: int) -> bytes:
+    """A struct flock of one byte (type, whence, start, length, pid); the pid must be 0."""
+    return struct.pack("hhqqi4x", type, os.SEEK_SET, byte, 1, 0)
+
+
 class _Waiter:
-    """A blocking `flock` with a time limit.
+    """Taking the turn with a time limit.
 
     The call has none, polling would be unfair and a signal can interrupt only the main thread: so a
-    thread waits in the kernel's queue, and lets go again at once if nobody wants the lock any more.
+    thread waits in the kernel's queue, and lets go again at once if nobody wants the turn any more.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -108,7 +149,9 @@ class _Waiter:
         return not self._given_up
 
     def _block(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        _take(self._descriptor, GATE, wait=True)
+        _take(self._descriptor, TURN, wait=True)
+        _let_go(self._descriptor, GATE)
         with self._decided:
             if not self._given_up:
                 self._locked.set()
