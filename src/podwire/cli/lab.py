@@ -20,7 +20,9 @@ COMMANDS = {
     "hold": ("podwire.cli.lab_agent", "Stop all changes by a node's agent; nothing is withdrawn."),
     "release": ("podwire.cli.lab_agent", "Let a held agent go on."),
     "agent": ("podwire.cli.lab_agent", "Stop or start a node's agent."),
+    "fault": ("podwire.cli.lab_fault", "Break a lab in known ways, and heal it."),
     "trace": ("podwire.cli.lab_trace", "The way of a packet, hop by hop."),
+    "collect": ("podwire.cli.lab_collect", "Save the network state of the whole lab."),
     "demo": ("podwire.cli.lab_demo", "Show it all in half a minute."),
 }
 """Name → module that holds a click command `<name>_command`, and help; as one first uses them."""

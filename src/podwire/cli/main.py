@@ -14,6 +14,7 @@ from podwire.errors import BadInput, PodwireError
 COMMANDS = {
     "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
     "apply": ("podwire.cli.resources", "Create or change resources from a file."),
+    "collect": ("podwire.cli.collect", "Save the network state of this host in a bundle."),
     "datastore": ("podwire.cli.datastore", "Look into the datastore."),
     "delete": ("podwire.cli.resources", "Delete resources."),
     "get": ("podwire.cli.resources", "Show resources."),

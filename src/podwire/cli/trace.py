@@ -6,11 +6,16 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 
+from podwire.cli.states import bundle_option, read_states
 from podwire.errors import BadInput, PodwireError
 from podwire.trace.flow import Flow, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 USAGE_ERROR = 64
 OWN_FAILURE = 70
@@ -26,20 +31,21 @@ class TraceOptions:
     quiet: bool = False
     verbose: bool = False
     ascii: bool = False
+    bundle: Path | None = None
+    """Predict from this bundle, or from its folder, and not from this host."""
 
 
 def run_trace(source: str, destination: str, options: TraceOptions) -> int:
-    """Read this host's namespaces, predict, print; the exit code says the disposition.
+    """Read this host's namespaces or a bundle, predict, print; the exit code says the disposition.
 
     0 delivered and answered, 1 not, 3 unexplained, 4 not enough known, 64 unknown end, 70 failure
     of ours.
     """
     from podwire.cli.main import complain
-    from podwire.drivers.collect import collect_all
     from podwire.trace.predict import predict
 
     try:
-        trace = predict(collect_all(), source, destination, options.flow)
+        trace = predict(read_states(options.bundle), source, destination, options.flow)
     except BadInput as error:
         complain(error)
         return USAGE_ERROR
@@ -90,6 +96,7 @@ PORT = click.IntRange(1, 65535)
     "--size", type=click.IntRange(28, 65535), metavar="N", help="Bytes of the IP packet, all told."
 )
 @click.option("--df", is_flag=True, help="Forbid fragmentation.")
+@bundle_option
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON (podwire.trace/v1).")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every step at every place.")
@@ -105,6 +112,7 @@ def trace(  # noqa: PLR0913  # one parameter for every option
     udp: int | None,
     size: int | None,
     df: bool,
+    bundle: Path | None,
     output: str | None,
     quiet: bool,
     verbose: bool,
@@ -121,5 +129,6 @@ def trace(  # noqa: PLR0913  # one parameter for every option
         quiet=quiet,
         verbose=verbose,
         ascii=ascii_only,
+        bundle=bundle,
     )
     ctx.exit(run_trace(source, destination, options))

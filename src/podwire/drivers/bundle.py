@@ -12,8 +12,10 @@ import gzip
 import io
 import os
 import re
+import socket
 import tarfile
 import tempfile
+import time
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from podwire import __version__
 from podwire.errors import BadInput
 from podwire.model.statecodec import decode_state, encode_state
 
@@ -51,6 +54,17 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Wall clock, nanoseconds since 1970."""
     nodes: tuple[str, ...] = ()
     """Other nodes that were asked."""
+
+
+def facts_here(nodes: tuple[str, ...] = ()) -> Facts:
+    """Facts of a bundle that this process writes now."""
+    return Facts(
+        podwire=__version__,
+        host=socket.gethostname(),
+        kernel=os.uname().release,
+        time_ns=time.time_ns(),
+        nodes=nodes,
+    )
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from podwire.model.endpoint import parse_link_alias
 from podwire.model.kernelstate import KernelState, Missing, NamespaceRef, Read, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from podwire.model.link import Link
 
@@ -79,11 +79,11 @@ def collect_all() -> tuple[KernelState, ...]:
             try:
                 states.append(collect(found[ref.inode], ref, found))
             except PodwireError as error:  # it may be looked at and not entered
-                states.append(_unread(ref, str(error)))
-    return _with_pods(states)
+                states.append(unread(ref, str(error)))
+    return with_pods(states)
 
 
-def _unread(ref: NamespaceRef, reason: str) -> KernelState:
+def unread(ref: NamespaceRef, reason: str) -> KernelState:
     """A namespace that is there and of which nothing could be read."""
     sections = {field.name for field in fields(KernelState)} - {"namespace"}
     return KernelState(namespace=ref, **dict.fromkeys(sections, Missing(reason)))
@@ -120,9 +120,10 @@ def _root(names: Mapping[int, str]) -> int | None:
     return None
 
 
-def _with_pods(states: list[KernelState]) -> tuple[KernelState, ...]:
+def with_pods(states: Iterable[KernelState]) -> tuple[KernelState, ...]:
     """Give the namespaces behind marked veths the name of their pod."""
     pods: dict[int, tuple[str, str | None]] = {}
+    states = tuple(states)
     for state in states:
         if isinstance(state.links, Missing) or isinstance(state.netns_ids, Missing):
             continue
