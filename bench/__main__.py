@@ -20,9 +20,10 @@ BENCHMARKS = {
     "ipam": ("bench.allocation", "allocations per second, 1 and 8 writers"),
     "routes": ("bench.routes", "10,000 block routes: from nothing, and one change"),
     "memory": ("bench.memory", "memory of an idle agent"),
+    "bundles": ("bench.bundles", "a bundle of 50 nodes with 100 pods"),
     "lab": ("bench.labs", "lab up with 3 and 20 nodes"),
 }
-NEEDS_NO_WORLD = {"ipam", "lab"}
+NEEDS_NO_WORLD = {"ipam", "lab", "bundles"}
 FULL_ROUNDS = 10
 QUICK_ROUNDS = 3
 
