@@ -283,3 +283,30 @@ def test_no_descriptor_is_left_open() -> None:
         for flow in SMALL:
             net.observe(flow=flow)
         assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+NAT = """add table ip nat
+add chain ip nat post { type nat hook postrouting priority 100; }
+add rule ip nat post oifname ens32 ip saddr 10.244.0.0/16 masquerade random
+add chain ip nat pre { type nat hook prerouting priority -100; }
+add rule ip nat pre ip daddr 10.96.0.1 dnat to 10.244.169.66
+"""
+
+
+@pytest.mark.parametrize("flow", SMALL, ids=lambda flow: flow.protocol)
+def test_translated_packets_are_known_again(flow: Flow, tmp_path: Path) -> None:
+    rules = tmp_path / "nat.nft"
+    rules.write_text(NAT)
+    with network("vxlan") as net, serving(net.of("db-0")):
+        run(f"ip netns exec vms103 nft -f {rules}")
+        service = net.observe(destination="10.96.0.1", flow=flow, limits=PATIENT)
+        outside = net.observe(destination="192.168.26.2", flow=flow, limits=PATIENT)
+    assert_whole(net, service, WAY["vxlan"])
+    place = "web-0/eth0:out vms103/caliweb-0:in vms103/ens32:out underlay/vms103:in underlay/br0:in"
+    assert net.ways(outside, Role.REQUEST) == [place] * 3
+    answer = Role.ERROR if flow.protocol is Protocol.UDP else Role.REPLY
+    assert net.ways(outside, answer) == [back(place)] * 3
+    sources = [
+        spot.first.packet.source for spot in outside.spots(Role.REQUEST, 0) if spot.first.packet
+    ]
+    assert [str(each) for each in sources] == [PODS["web-0"][1]] * 2 + ["192.168.26.103"] * 3

@@ -173,8 +173,12 @@ class Taps:
         try:
             # A ring waits for a grace period of the kernel, some 15 ms; all can wait for the same.
             with ThreadPoolExecutor(max(1, min(len(spaces), THREADS))) as threads:
-                for inode, descriptor in spaces.items():
+                armed = [
                     threads.submit(taps._arm, inode, descriptor, program, blocks)
+                    for inode, descriptor in spaces.items()
+                ]
+            for each in armed:
+                each.result()
         except BaseException:
             taps.close()
             raise
