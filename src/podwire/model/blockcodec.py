@@ -50,7 +50,8 @@ def decode_block(key: str, wire: Wire) -> Block:
 
 def encode_block(block: Block) -> Wire:
     """The JSON object of a block; equal owners share one attribute, as Calico keeps them."""
-    wire: dict[str, JSON] = thaw(block.wire)
+    # Not a deep copy: what is inside is replaced below or stays; nobody changes a wire in place.
+    wire: dict[str, JSON] = dict(block.wire)
     wire["cidr"] = str(block.cidr)
     affinity = block.foreign_affinity if block.node is None else f"{HOST}{block.node}"
     wire["affinity"] = affinity
@@ -61,7 +62,7 @@ def encode_block(block: Block) -> Wire:
     wire["unallocated"] = list(block.unallocated)
     wire["attributes"] = attributes
     wire["sequenceNumber"] = block.sequence
-    before = child(wire, "sequenceNumberForAllocation")
+    before = child(wire, "sequenceNumberForAllocation")  # read only
     wire["sequenceNumberForAllocation"] = {
         str(ordinal): allocation.sequence
         for ordinal, allocation in sorted(block.allocations.items())
@@ -134,13 +135,14 @@ def _shared(block: Block) -> tuple[dict[int, int], list[JSON]]:
     before: Sequence[JSON] = block.wire.get("attributes") or ()
     indexes: Sequence[JSON] = block.wire.get("allocations") or ()
     found: dict[bytes, int] = {}
-    table: list[JSON] = []
-    for item in before:
-        found.setdefault(_identity(item), len(table))
-        table.append(thaw(item))
+    table: list[JSON] = list(before)
+    stood = [found.setdefault(_identity(item), place) for place, item in enumerate(before)]
     placed: dict[int, int] = {}
     for ordinal, allocation in sorted(block.allocations.items()):
         index = indexes[ordinal] if ordinal < len(indexes) else None
+        if index is not None and _is_as_before(allocation, before[index]):
+            placed[ordinal] = stood[index]
+            continue
         attribute = _attribute_of(allocation, {} if index is None else before[index])
         position = found.setdefault(_identity(attribute), len(table))
         if position == len(table):
@@ -152,6 +154,22 @@ def _shared(block: Block) -> tuple[dict[int, int], list[JSON]]:
         {ordinal: renumbered[position] for ordinal, position in placed.items()},
         [table[position] for position in used],
     )
+
+
+def _is_as_before(allocation: Allocation, before: Wire) -> bool:
+    """Whether `_attribute_of` would give just what stood there: true of all but the one written."""
+    get = before.get
+    return (
+        "handle_id" in before
+        and get("handle_id") == allocation.handle
+        and get("secondary") == allocation.attributes
+        and _is_laid(before, "releasedAt", allocation.released_at)
+        and _is_laid(before, "alternateOwnerAttrs", allocation.alternate)
+    )
+
+
+def _is_laid(before: Wire, name: str, value: JSON) -> bool:
+    return name not in before if value is None else before.get(name) == value
 
 
 def _attribute_of(allocation: Allocation, before: Wire) -> dict[str, JSON]:

@@ -149,13 +149,16 @@ class Fields:
 
 def thaw(value: JSON) -> JSON:
     """A deep copy that may be changed, of plain dicts and lists."""
-    match value:
-        case Mapping():
-            return {name: thaw(item) for name, item in value.items()}
-        case list() | tuple():
-            return [thaw(item) for item in value]
-        case _:
-            return value
+    kind = type(value)
+    # Nearly everything in a block is one of these, and asking whether a string is a mapping costs
+    # more than all the rest.
+    if kind is str or kind is int or value is None:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return {name: thaw(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [thaw(item) for item in value]
+    return value
 
 
 def child(wire: dict[str, JSON], name: str) -> dict[str, JSON]:
