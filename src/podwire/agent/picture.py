@@ -324,10 +324,14 @@ class Picture:
         there = None if user is None else self.mirror.nodes.get(user)
         if there is None or there.name == self._config.node:
             return None
-        if not is_reachable(prefix, self.here, there, tuple(self.mirror.pools.values())):
-            return False
         sources = (BlockSource(prefix), BorrowedSource(prefix.network_address))
-        for key in (key for source in sources for key in self.incremental.keys_of(source)):
+        keys = [key for source in sources for key in self.incremental.keys_of(source)]
+        # Something wanted is a way; nothing wanted may mean that none is needed.
+        if not keys and not is_reachable(
+            prefix, self.here, there, tuple(self.mirror.pools.values())
+        ):
+            return False
+        for key in keys:
             pending = self.kernel.trackers[table_of_key(key)].pending
             if key in pending.writes or key in pending.conflicts:
                 return False

@@ -6,6 +6,7 @@ in a key is escaped: `%` as `%25`, `/` as `%2f`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -160,7 +161,10 @@ def _dashed(cidr: IPNetwork) -> str:
     return f"{cidr.network_address}-{cidr.prefixlen}"
 
 
+@lru_cache(maxsize=1024)
 def _network(text: str, version: int) -> IPNetwork | None:
+    # Kept: a listing asks for each key's network more than once, and equal networks that are one
+    # object are found in tables without being compared.
     try:
         network = ip_network(text.replace("-", "/"))
     except ValueError:
