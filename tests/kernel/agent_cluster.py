@@ -133,6 +133,10 @@ class AgentNode:
         words = [line.replace("blackhole ", "").split() + line.split()[:1] for line in lines]
         return {word[0]: " ".join(word[1:-1]) or word[-1] for word in words}
 
+    def neighbours(self) -> list[str]:
+        """The permanent ones, sorted: the kernel lists them in the order of their making."""
+        return sorted(self.ip("neigh", "show", "nud", "permanent").splitlines())
+
     def settled(self) -> dict[str, Any]:
         """The status once the agent has nothing left to do."""
         before = self.ask("status")

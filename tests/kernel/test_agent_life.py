@@ -30,7 +30,7 @@ def test_what_is_changed_by_hand_is_put_right(make_cluster: Make) -> None:
     one.settled()
     before = one.routes()
     host = before[here.address].split()[1]
-    neighbours = one.ip("neigh", "show", "nud", "permanent")
+    neighbours = one.neighbours()
     fdb = run(*one.inside("bridge", "fdb", "show", "dev", "vxlan.calico"))
     mac = fdb.split()[0]
     for damage in (
@@ -49,7 +49,7 @@ def test_what_is_changed_by_hand_is_put_right(make_cluster: Make) -> None:
         until(f"routes after {damage}", lambda: one.routes() == before)
     run(*one.inside("bridge", "fdb", "del", mac, "dev", "vxlan.calico", "self"))
     run(*one.inside("sysctl", "-w", f"net.ipv4.conf.{host}.proxy_arp=0", "net.ipv4.ip_forward=0"))
-    until("neighbours", lambda: one.ip("neigh", "show", "nud", "permanent") == neighbours)
+    until("neighbours", lambda: one.neighbours() == neighbours)
     until(
         "forwarding entries",
         lambda: run(*one.inside("bridge", "fdb", "show", "dev", "vxlan.calico")) == fdb,
