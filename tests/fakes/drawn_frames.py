@@ -107,7 +107,8 @@ def udp_answer(of: Series, payload: bytes = b"pong") -> bytes:
     return ip(head + payload, protocol=17, ends=(OTHER, POD))
 
 
-def arp(*, answer: bool = False) -> bytes:
-    ends = MACS[6:] + POD.packed, MACS[:6] + OTHER.packed
-    body = pack("!HHBBH", 1, 0x0800, 6, 4, 2 if answer else 1) + ends[0] + ends[1]
-    return ethernet(body, 0x0806)
+def arp(*, answer: bool = False, mac: bytes = MACS[:6]) -> bytes:
+    """POD asks for OTHER, or OTHER answers with `mac`."""
+    asker, asked = MACS[6:] + POD.packed, mac + OTHER.packed
+    ends = asked + asker if answer else asker + bytes(6) + OTHER.packed
+    return ethernet(pack("!HHBBH", 1, 0x0800, 6, 4, 2 if answer else 1) + ends, 0x0806)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ import pytest
 from podwire.drivers import namespaces
 from podwire.drivers.capture.observe import Limits
 from podwire.drivers.collect import collect_all
+from podwire.model.link import HOST_MAC
 from podwire.trace.flow import Flow, Protocol
 from podwire.trace.observation import OTHERHOST, Observation, Role
 from podwire.trace.predict import predict
+from podwire.trace.questions import questions
 from tests.kernel.awaiting import wait_until
 from tests.kernel.capture_network import WAY, OpenNetwork, back, network
 from tests.kernel.trace_network import MACS, PODS, run
@@ -166,6 +169,14 @@ def test_fragments_are_counted_at_every_place(flow: Flow) -> None:
         assert {len(spot.seen) for spot in seen.spots(role, 1)} == {3}
 
 
+def test_the_biggest_packet_is_seen_in_all_its_pieces() -> None:
+    with network("vxlan") as net:
+        seen = net.observe(flow=Flow(size=65535), limits=PATIENT)
+    assert_whole(net, seen, WAY["vxlan"])
+    for role in (Role.REQUEST, Role.REPLY):
+        assert {len(spot.seen) for spot in seen.spots(role, 2)} == {47}
+
+
 def test_a_tunnel_wider_than_its_wire_shows_fragments_outside() -> None:
     with network("vxlan") as net:
         for node in ("vms103", "vms105"):
@@ -198,16 +209,15 @@ def test_arp_is_seen_when_it_is_cold() -> None:
         net.observe(limits=PATIENT)
         warm = net.observe(limits=PATIENT)
         cold = net.observe(limits=PATIENT, cold_arp=True)
-    asked = [each.frame.arp for each in cold.of(Role.ARP) if each.sighting.interface == "eth0"]
-    assert [(str(each.target), each.answer) for each in asked if each][:2] == [
-        ("169.254.1.1", False),
-        (PODS["web-0"][1], True),
-    ]
-    assert asked[1] is not None
-    assert asked[1].sender_mac == "ee:ee:ee:ee:ee:ee"
-    assert "169.254.1.1" not in {
-        str(each.frame.arp.target) for each in warm.of(Role.ARP) if each.frame.arp
-    }
+    target = ip_address("169.254.1.1")
+    asked = [each for each in questions(cold) if each.target == target]
+    places = [(each.interface, each.side) for each in asked]
+    assert places == [("eth0", "out"), ("caliweb-0", "in")]
+    for each in asked:
+        assert (str(each.asker), each.macs) == (PODS["web-0"][1], (HOST_MAC,))
+        assert each.delay_ns is not None
+        assert each.delay_ns > 0
+    assert target not in {each.target for each in questions(warm)}
     assert_whole(net, cold, WAY["vxlan"])
 
 
@@ -216,9 +226,11 @@ def test_a_question_nobody_answers_is_waited_for() -> None:
         run("ip netns exec vms103 sysctl -qw net.ipv4.conf.caliweb-0.proxy_arp=0")
         seen = net.observe(cold_arp=True)
     assert seen.of(Role.REQUEST) == ()
-    questions = [each.frame.arp for each in seen.of(Role.ARP)]
-    assert len(questions) >= 6
-    assert not any(each.answer for each in questions if each)
+    asked = {(each.interface, each.side): each for each in questions(seen)}
+    assert set(asked) == {("eth0", "out"), ("caliweb-0", "in")}
+    for each in asked.values():
+        assert len(each.asked_ns) == 3
+        assert (each.macs, each.delay_ns) == ((), None)
     # The pod's own kernel gives up at last and tells the sender: host unreachable.
     errors = {(each.error.type, each.error.code) for each in seen.of(Role.ERROR) if each.error}
     assert errors == {(3, 1)}

@@ -138,6 +138,8 @@ def test_tags_and_arp_are_read() -> None:
     assert answered.arp is not None
     assert (asked.arp.answer, answered.arp.answer) == (False, True)
     assert (asked.arp.sender, asked.arp.target) == (draw.POD, draw.OTHER)
+    assert (answered.arp.sender, answered.arp.target) == (draw.OTHER, draw.POD)
+    assert answered.arp.sender_mac == draw.OTHER_MAC
 
 
 def test_an_error_tells_the_mtu_and_what_it_is_about() -> None:

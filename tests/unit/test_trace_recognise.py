@@ -16,6 +16,7 @@ from tests.fakes import drawn_frames as draw
 
 if TYPE_CHECKING:
     from podwire.trace.probe import Series
+from podwire.trace.questions import questions
 
 ICMP, UDP, TCP = (draw.series(each, 60) for each in (Protocol.ICMP, Protocol.UDP, Protocol.TCP))
 BACKEND = draw.FAR
@@ -148,6 +149,33 @@ def test_what_bytes_do_not_tell_the_time_does() -> None:
         UDP,
     )
     assert [each.probe for each in numbered(seen, sent)] == [None, 0, 1]
+
+
+def observed(*frames: Sighting) -> Observation:
+    return Observation(series=ICMP, inode=7, sent=(), seen=recognise(frames, ICMP), taps=())
+
+
+def test_questions_find_their_answers() -> None:
+    twin = bytes.fromhex("020000007777")
+    (asked,) = questions(
+        observed(
+            sighting(draw.arp(), 1, packet_type="outgoing", timestamp_ns=100),
+            sighting(draw.arp(), 2, packet_type="outgoing", timestamp_ns=200),
+            sighting(draw.arp(answer=True), 3, timestamp_ns=230),
+            sighting(draw.arp(answer=True, mac=twin), 4, timestamp_ns=240),
+            sighting(draw.arp(answer=True), 5, timestamp_ns=250, index=9),
+        )
+    )
+    assert (asked.asker, asked.target, asked.side) == (draw.POD, draw.OTHER, "out")
+    assert asked.asked_ns == (100, 200)
+    assert asked.delay_ns == 30
+    # Two own the address.
+    assert asked.macs == (draw.OTHER_MAC, twin.hex(":"))
+
+
+def test_a_question_may_stay_open() -> None:
+    (asked,) = questions(observed(sighting(draw.arp())))
+    assert (asked.side, asked.macs, asked.delay_ns) == ("in", (), None)
 
 
 def test_an_observation_groups_by_place() -> None:

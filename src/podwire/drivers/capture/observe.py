@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from podwire.drivers import namespaces
 from podwire.drivers.capture.filters import probe_filter
 from podwire.drivers.capture.probe import Prober
-from podwire.drivers.capture.taps import SNAP_BYTES, Taps
+from podwire.drivers.capture.taps import RING_BYTES, SNAP_BYTES, Taps
 from podwire.drivers.netlink import requests
 from podwire.drivers.netlink.session import Session
 from podwire.errors import BadInput, Unsupported
@@ -42,7 +42,7 @@ class Limits:
     arp_timeout_s: float = 3.8
     """The same while ARP asks in vain: the kernel asks three times, a second apart, before it
     gives up and tells the sender."""
-    frames: int = 4096
+    frames: int = 1 << 14
     """Frames that are kept."""
 
 
@@ -102,7 +102,9 @@ def observe(
     if inode not in spaces:
         raise BadInput(f"netns:[{inode}] sends the probes and is not watched")
     run = _Run(inode=inode, series=series, limits=limits or Limits())
-    with Taps.open(spaces, probe_filter(series, SNAP_BYTES)) as taps:
+    # A big probe passes each place in many pieces, all of them at once.
+    ring_bytes = RING_BYTES + 32 * series.length
+    with Taps.open(spaces, probe_filter(series, SNAP_BYTES), ring_bytes=ring_bytes) as taps:
         if cold_arp:
             _forget_neighbours(spaces[inode])
         start = time.time_ns()

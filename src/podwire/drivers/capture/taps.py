@@ -48,6 +48,8 @@ TPACKET_V2 = 1
 BLOCK_BYTES = 1 << 14
 FRAME_BYTES = 512
 """Of the ring, for one frame with the kernel's notes about it."""
+RING_BYTES = 8 * BLOCK_BYTES
+"""For 256 frames, which wait there only until the loop comes round."""
 SNAP_BYTES = 256
 """Of a frame that are kept: all headers of a packet in a tunnel, and what an error quotes."""
 
@@ -159,7 +161,7 @@ class Taps:
         spaces: Mapping[int, int],
         program: tuple[Instruction, ...],
         *,
-        ring_bytes: int = 8 * BLOCK_BYTES,
+        ring_bytes: int = RING_BYTES,
     ) -> Taps:
         """Listen in each of `spaces` (descriptors by inode, which may be closed afterwards).
 
@@ -201,7 +203,8 @@ class Taps:
             namespaces.setns(descriptor)
             self._taps.append(_open_here(inode, program, blocks))
         except (PodwireError, OSError) as error:
-            self._refused.append(TapReport(inode=inode, refused=str(error)))
+            reason = error.message if isinstance(error, PodwireError) else error.strerror
+            self._refused.append(TapReport(inode=inode, refused=reason))
 
     def read(self, timeout_s: float = 0.0) -> list[Sighting]:
         """Everything there is; waits up to `timeout_s` when there is nothing yet.
