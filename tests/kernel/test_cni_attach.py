@@ -239,6 +239,16 @@ def test_a_container_that_comes_back_in_a_new_namespace_is_attached_anew(node: C
     assert second.address != first.address
 
 
+def test_an_interface_at_work_is_not_moved_to_another_namespace(node: CNINode) -> None:
+    first = node.add("c1")
+    second = node.call("ADD", **of("c1", NETNS="/run/netns/c2"))
+    assert (second.exit, second.code) == (1, 100)
+    assert "c1" in second.told["msg"]
+    assert "eth0" not in links_inside("c2")
+    assert node.allocations() == [first.address]
+    assert node.call("CHECK", node.config(prevResult=first.told), **of("c1")).exit == 0
+
+
 def test_an_address_may_be_asked_for(node: CNINode) -> None:
     assert node.add("c1", ARGS="IP=10.244.7.9").address == "10.244.7.9"
     taken = node.add("c2", ARGS="IP=10.244.7.9")

@@ -94,6 +94,7 @@ def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], boo
             return adopt(world, request, pod)
         undo.callback(pod.restore)
         if request.key in world.endpoints.all():
+            refuse_when_alive(request, host)
             detach(world, request.key)  # of a namespace that has gone
         refuse_second_interface(world, request.key)
         refuse_when_gone(request, gone)
@@ -124,6 +125,23 @@ def refuse_bad_namespace(request: Request, netns: int) -> None:
             )
     finally:
         os.close(own)
+
+
+def refuse_when_alive(request: Request, host: Session) -> None:
+    """Raise when the container's interface is at work in another namespace than the one given.
+
+    Raises:
+        InterfaceExists: it stays untouched.
+    """
+    key = request.key
+    link = sandbox.find_host_link(host, key.container_id, key.interface, "")
+    # A dying namespace takes its end of the veth along a little later, and has no number till then.
+    if link is not None and link.peer_netnsid is not None and link.peer_netnsid >= 0:
+        raise InterfaceExists(
+            f"container {key.container_id} has {key.interface} in another network namespace "
+            f"than {request.netns}",
+            fix="send DEL, then ADD again",
+        )
 
 
 def refuse_second_interface(world: CNIWorld, key: AttachmentKey) -> None:
