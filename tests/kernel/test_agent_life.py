@@ -54,6 +54,12 @@ def test_what_is_changed_by_hand_is_put_right(make_cluster: Make) -> None:
         "forwarding entries",
         lambda: run(*one.inside("bridge", "fdb", "show", "dev", "vxlan.calico")) == fdb,
     )
+    replaced = ("dev", "vxlan.calico", "dst", "10.0.0.99", "self", "permanent")
+    run(*one.inside("bridge", "fdb", "replace", mac, *replaced))
+    until(
+        "the forwarding entry that was replaced",
+        lambda: run(*one.inside("bridge", "fdb", "show", "dev", "vxlan.calico")) == fdb,
+    )
     until("the stray address goes", lambda: "10.9.9.9" not in one.ip("addr"))
     until("the MTU", lambda: "mtu 1450" in one.ip("link", "show", "vxlan.calico"))
     until("the host MAC", lambda: "ee:ee:ee:ee:ee:ee" in one.ip("link", "show", host))

@@ -187,10 +187,23 @@ class Kernel:
                     # A neighbour that is no longer permanent is as good as gone.
                     if event.deleted or not self._is_tracked(entry):
                         self.gone(entry)
-                    else:
-                        self.saw(entry)
+                    elif self.saw(entry) and isinstance(entry, FDBEntry):
+                        self._doubt_siblings(entry)
                 case _:
                     pass  # rules: we have none
+
+    def _doubt_siblings(self, entry: FDBEntry) -> None:
+        """A MAC behind another node than we knew: it may have replaced ours without a word.
+
+        vxlan_fdb_update announces the new destination only, never the one it took away.
+        """
+        actual = self.trackers[Table.FDB].actual
+        self._seen.lost |= any(
+            isinstance(other, FDBEntry)
+            and (other.device, other.mac) == (entry.device, entry.mac)
+            and other.destination != entry.destination
+            for other in actual.values()
+        )
 
     def _on_address(self, address: Address, *, deleted: bool) -> None:
         if address.interface.version != 4:
