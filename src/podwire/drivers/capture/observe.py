@@ -104,10 +104,10 @@ def observe(
     run = _Run(inode=inode, series=series, limits=limits or Limits())
     # A big probe passes each place in many pieces, all of them at once.
     ring_bytes = RING_BYTES + 32 * series.length
+    start = time.time_ns()
     with Taps.open(spaces, probe_filter(series, SNAP_BYTES), ring_bytes=ring_bytes) as taps:
         if cold_arp:
             _forget_neighbours(spaces[inode])
-        start = time.time_ns()
         with Prober.open(spaces[inode], series) as prober:
             for number in range(series.count):
                 run.sent.append(prober.send(number))
