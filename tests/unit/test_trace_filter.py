@@ -133,8 +133,8 @@ def test_jumps_are_followed() -> None:
 UNSURE: list[Rule] = [
     [payload("ip", "saddr", "@blocked"), DROP],
     [{"xt": {"type": "match", "name": "comment"}}],
-    [{"masquerade": None}],
-    [{"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}],
+    [{"queue": {"num": 1}}],
+    [{"mangle": {"key": {"payload": {"protocol": "ip", "field": "dscp"}}, "value": 1}}],
     [{"limit": {"rate": 1, "per": "second"}}, DROP],
     [{"vmap": {"key": {"meta": {"key": "iifname"}}, "data": "@interfaces"}}],
 ]
@@ -183,14 +183,18 @@ def test_a_rule_for_another_port_lets_tcp_pass() -> None:
     ("text", "disposition"),
     [
         ("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j ACCEPT\n", "DELIVERED_AND_ANSWERED"),
-        ("*filter\n:FORWARD DROP [0:0]\n", "INSUFFICIENT_INFO"),
+        ("*filter\n:FORWARD DROP [0:0]\n", "DENIED"),
         (
             "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.9.9.9/32 -j DROP\n",
+            "DELIVERED_AND_ANSWERED",
+        ),
+        (
+            "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m recent --rcheck --name x -j DROP\n",
             "INSUFFICIENT_INFO",
         ),
     ],
 )
-def test_legacy_rules_are_only_trusted_when_they_all_accept(text: str, disposition: str) -> None:
+def test_legacy_rules_are_run_beside_those_of_nftables(text: str, disposition: str) -> None:
     states = list(story().states())
     states[1] = replace(states[1], iptables_legacy=Read(text))
     assert predict(states, "demo/web-0", "demo/db-0").disposition == disposition

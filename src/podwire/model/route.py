@@ -136,6 +136,10 @@ class Rule:
     suppress_prefix_length: int | None = None
     target: int | None = None
     """Priority a `goto` continues at."""
+    ip_protocol: int | None = None
+    source_ports: tuple[int, int] | None = None
+    """First and last."""
+    destination_ports: tuple[int, int] | None = None
     protocol: int = PROTOCOL_PODWIRE
     """Who added it, as for a route."""
     not_modelled: frozenset[str] = frozenset()

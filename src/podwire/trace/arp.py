@@ -100,12 +100,26 @@ def sender_address(asker: Port, target: IPAddress, packet_source: IPAddress) -> 
 def _hear(port: Port, target: IPAddress, sender: IPAddress | None) -> Answer | Silence:
     if sender is None:
         return Silence(port=port, code="no-sender")
+    if target.version == 6:
+        return _hear6(port, target)
     decision = intake.route_input(port.space, port.link, sender, target)
     if isinstance(decision, Refusal):
         return Silence(port=port, code=decision.code, refusal=decision, facts=decision.facts)
     if decision.kind is RouteKind.LOCAL:
         return _own(port, target)
     return _proxy(port, target, decision.hops[0].device)
+
+
+def _hear6(port: Port, target: IPAddress) -> Answer | Silence:
+    """Neighbour discovery (ndisc_recv_ns): no route is asked, and a proxy needs an entry."""
+    if any(each.interface.ip == target and not each.tentative
+           for each in port.space.addresses_of(port.link, 6)):  # fmt: skip
+        return Answer(port=port, kind="own")
+    forwards = port.space.switch(port.link, "forwarding", "0", version=6)
+    proxies = port.space.highest(port.link, "proxy_ndp", "0", version=6)
+    if forwards and proxies and port.space.is_proxied(port.link, target):
+        return Answer(port=port, kind="proxy")
+    return Silence(port=port, code="nobody")
 
 
 def _own(port: Port, target: IPAddress) -> Answer | Silence:

@@ -11,6 +11,7 @@ from podwire.trace.schema import (
     Disposition,
     Gap,
     Hop,
+    Lookup,
     Path,
     Question,
     Step,
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from podwire.model.link import Link
+    from podwire.trace.fib import Decision, Query
     from podwire.trace.flow import Packet
+    from podwire.trace.intake import Refusal
     from podwire.trace.space import Lacking, Space
     from podwire.trace.world import Port, World
 
@@ -42,6 +45,9 @@ class Cursor:
     questions: tuple[Question, ...] = ()
     remarks: tuple[Cause, ...] = ()
     seen: frozenset[object] = frozenset()
+    lookups: tuple[Lookup, ...] = ()
+    rerouted: Packet | None = None
+    """A packet made here, as it was when its output hook had it routed anew."""
 
     def place(self, world: World, link: Link | None = None, space: Space | None = None) -> Where:
         """Where a link of this (or another) namespace is."""
@@ -71,6 +77,17 @@ class Cursor:
         """Something that works and deserves a word."""
         return replace(self, remarks=(*self.remarks, remark))
 
+    def with_lookup(self, query: Query, answer: Decision | Refusal) -> Cursor:
+        """A FIB was asked here."""
+        asked = Lookup(
+            inode=self.space.inode,
+            hop=len(self.hops) - 1,
+            query=query,
+            iif=None if self.link is None else self.link.index,
+            answer=answer,
+        )
+        return replace(self, lookups=(*self.lookups, asked))
+
     def dropped(self, disposition: Disposition, cause: Cause, component: str) -> Path:
         """The way ends here."""
         action = {Disposition.DENIED: "DENIED", Disposition.REJECTED: "REJECTED"}
@@ -99,6 +116,7 @@ class Cursor:
             cause=cause,
             questions=self.questions,
             remarks=self.remarks,
+            lookups=self.lookups,
         )
 
 

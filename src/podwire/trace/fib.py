@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podwire.model.addressing import contains
-from podwire.model.route import DEFAULT_TABLE, MAIN_TABLE, RouteKind
+from podwire.model.route import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, RouteKind, Rule
+from podwire.trace.flow import ICMP6, PROTOCOL_NUMBERS, Protocol
 from podwire.trace.space import MERGED, Lacking
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.link import Link
-    from podwire.model.route import NextHop, Route, Rule
+    from podwire.model.route import NextHop, Route
+    from podwire.trace.flow import Packet
     from podwire.trace.space import Space
 
 LOOPBACK = "lo"
@@ -24,6 +26,8 @@ REFUSALS = {
     "prohibit": RouteKind.PROHIBIT,
 }
 """Actions of a rule that end the lookup."""
+WITHOUT_RULES = (Rule(family=6, priority=0, table=255), Rule(family=6, priority=32766, table=254))
+"""What a kernel without policy routing does for IPv6."""
 END_OF_LOOKUP = frozenset(REFUSALS.values())
 
 
@@ -39,6 +43,24 @@ class Query:
     """Only routes by this link count."""
     mark: int = 0
     tos: int = 0
+    protocol: int | None = None
+    """IANA number; with the ports for rules that look at them."""
+    source_port: int | None = None
+    destination_port: int | None = None
+
+
+def with_packet(query: Query, packet: Packet) -> Query:
+    """The question with what rules may look at besides the addresses."""
+    number = PROTOCOL_NUMBERS[packet.protocol]
+    if packet.protocol is Protocol.ICMP and packet.source.version == 6:
+        number = ICMP6
+    return replace(
+        query,
+        mark=packet.mark,
+        protocol=number,
+        source_port=packet.source_port,
+        destination_port=packet.destination_port,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +83,16 @@ def lookup(space: Space, query: Query) -> Decision:
         Lacking: routes, rules, links or nexthop objects that decide were not read.
     """
     version = query.destination.version
-    if space.has_default_rules_only(version):
+    rules = [rule for rule in space.rules if rule.family == version]
+    if version == 6 and not rules:
+        rules = list(WITHOUT_RULES)
+    if version == 4 and space.has_default_rules_only(version):
         for table in (MERGED, DEFAULT_TABLE):
             decision = _search(space, table, query)
             if decision is not None:
                 return decision
         return Decision(kind=None)
-    return _by_rules(space, [rule for rule in space.rules if rule.family == version], query)
+    return _by_rules(space, rules, query)
 
 
 def _by_rules(space: Space, rules: list[Rule], query: Query) -> Decision:
@@ -111,6 +136,9 @@ def rule_matches(space: Space, rule: Rule, query: Query) -> bool:
         and _covers(rule.source, query.source)
         and _mark_matches(rule, query.mark)
         and rule.tos in {0, query.tos}
+        and rule.ip_protocol in {None, query.protocol}
+        and _port_matches(rule.source_ports, query.source_port)
+        and _port_matches(rule.destination_ports, query.destination_port)
     )
     if rule.not_modelled and (matches or rule.invert):
         what = ", ".join(sorted(rule.not_modelled))
@@ -131,6 +159,10 @@ def _mark_matches(rule: Rule, mark: int) -> bool:
         return True
     mask = 0xFFFFFFFF if rule.mark_mask is None else rule.mark_mask
     return (mark ^ rule.mark) & mask == 0
+
+
+def _port_matches(wanted: tuple[int, int] | None, port: int | None) -> bool:
+    return wanted is None or (port is not None and wanted[0] <= port <= wanted[1])
 
 
 def _name(space: Space, index: int | None) -> str | None:
@@ -170,19 +202,52 @@ def usable_hops(space: Space, route: Route, oif: int | None = None) -> tuple[Nex
     if not route.hops and route.nexthop_id is not None:
         raise Lacking(
             f"nexthop {route.nexthop_id} of {space.title}",
-            f"route {route.key.destination} points to a nexthop object, and those are not read",
+            f"route {route.key.destination} points to a nexthop object, and it was not read",
         )
-    return tuple(hop for hop in route.hops if _is_usable(space, hop) and oif in {None, hop.device})
+    version = route.key.destination.version
+    return tuple(
+        hop for hop in route.hops if _is_usable(space, hop, version) and oif in {None, hop.device}
+    )
 
 
-def _is_usable(space: Space, hop: NextHop) -> bool:
+def _is_usable(space: Space, hop: NextHop, version: int) -> bool:
     link = None if hop.device is None else space.links.get(hop.device)
     if link is None:
         return not hop.dead
     if not link.up:
         return False
     # A link without carrier only marks its routes; they are used all the same unless told not to.
-    return link.carrier or not space.highest(link, "ignore_routes_with_linkdown", "0")
+    name = "ignore_routes_with_linkdown"
+    return link.carrier or not space.highest(link, name, "0", version=version)
+
+
+def address_type(space: Space, address: IPAddress, link: str | None) -> int:
+    """What an address is to this namespace, by table local alone (inet_dev_addr_type).
+
+    With `link` only what lies on it counts. The number is that of RouteKind.
+    """
+    if address.is_multicast:
+        return int(RouteKind.MULTICAST)
+    if address.version == 4 and int(address) in {0, 0xFFFFFFFF}:
+        return int(RouteKind.BROADCAST)
+    for route in _covering(space, LOCAL_TABLE, address):
+        hops = usable_hops(space, route)
+        if hops and (link is None or _name(space, hops[0].device) == link):
+            return int(route.kind)
+        break
+    return int(RouteKind.UNICAST)
+
+
+def leaves_by(space: Space, query: Query, bound: str | None) -> str | None:
+    """The link a packet would leave by; None without a route, or when it is not `bound`."""
+    decision = lookup(space, query)
+    if decision.kind is not RouteKind.UNICAST or not decision.hops:
+        return None
+    assert decision.route is not None
+    if bound is None:
+        return _name(space, decision.hops[0].device)
+    names = {_name(space, hop.device) for hop in decision.route.hops}
+    return bound if bound in names else None
 
 
 def covering_routes(space: Space, destination: IPAddress, table: int = MAIN_TABLE) -> list[Route]:

@@ -1,44 +1,38 @@
-"""Filter: what the nftables rules of one namespace do with a packet, as far as that is certain.
+"""Filter: what the rules of one namespace do with a packet at one hook, as far as it is certain.
 
-Three-valued: a rule matches, does not, or nobody can say (named sets, conntrack of a reply, foreign
-extensions). A packet that could meet a drop, a translation or a mark by such a rule ends in
-INSUFFICIENT_INFO, never in health. Families ip and inet.
+A rule matches, does not, or nobody can say (a limit, a foreign extension, an old connection). What
+nobody can say is tried both ways: only when the results differ it ends in INSUFFICIENT_INFO. What
+is left to chance (numgen, statistic) makes several ways. Families ip, ip6 and inet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from podwire.model.kernelstate import Missing
-from podwire.trace import match
-from podwire.trace.space import Lacking, Space
+from podwire.trace import ruleset as rulesets
+from podwire.trace import tracking, translation
+from podwire.trace.choices import Choices, TooMany, explore
+from podwire.trace.elements import Doubtful
+from podwire.trace.expressions import Scene, evaluate, holds, look_up
+from podwire.trace.fields import ABSENT
+from podwire.trace.passage import Passage
+from podwire.trace.space import Lacking
+from podwire.trace.statements import HARMLESS, VERDICTS, is_condition, statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from podwire.trace.flow import Packet
+    from podwire.trace.ruleset import Ruleset
+    from podwire.trace.space import Space
 
+__all__ = ["Outcome", "Passage", "Verdict", "judge", "rules_below_ip"]
 JSON = dict[str, Any]
-FAMILIES = ("ip", "inet")
-HARMLESS = frozenset({"counter", "log", "comment"})
-"""Statements that neither end a rule's chain nor change the packet."""
-THROTTLES = frozenset({"limit", "quota"})
-"""Statements that match now and then."""
-VERDICTS = frozenset({"accept", "drop", "reject", "return"})
 MAX_JUMPS = 16
 """NFT_JUMP_STACK_SIZE: the kernel refuses deeper rule sets."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
-    """Where in the stack the packet is."""
-
-    hook: str
-    """prerouting, input, forward, output, postrouting."""
-    packet: Packet
-    iif: str | None = None
-    oif: str | None = None
+TRACKING_PRIORITY = -200
+"""NF_IP_PRI_CONNTRACK."""
+TRANSLATIONS = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
+"""NF_IP_PRI_NAT_DST and _SRC: where all nat chains of a hook run, whatever their priority."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +47,36 @@ class Verdict:
     policy: bool = False
     """The chain's default policy decided, no rule did."""
     comment: str | None = None
+    line: int | None = None
+    """Of iptables: which `-A` line it is."""
 
     @property
     def place(self) -> str:
         """`table chain rule handle 6`."""
-        what = "policy" if self.policy else f"rule handle {self.handle}"
+        which = f"handle {self.handle}" if self.line is None else f"number {self.line}"
+        what = "policy" if self.policy else f"rule {which}"
         return f"{self.table} {self.chain} ({what})"
 
 
-ACCEPTED = Verdict(action="accept")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One thing a hook may do with the packet."""
+
+    verdict: Verdict | None
+    """None: no chain is there."""
+    packet: Packet
+    rerouted: Packet | None = None
+    """At output: the packet as it was when the hook had it routed anew."""
+
+    @property
+    def effect(self) -> tuple[object, ...]:
+        """What is the same for all that follows, whichever rule did it."""
+        action = "accept" if self.verdict is None else self.verdict.action
+        return (action, self.packet, self.rerouted) if action == "accept" else (action,)
 
 
-class _Unknown(Exception):
-    """A rule that might apply and would matter."""
+class _Beyond(Exception):
+    """A rule that is met and cannot be judged."""
 
     def __init__(self, rule: JSON, why: str) -> None:
         super().__init__(why)
@@ -73,29 +84,284 @@ class _Unknown(Exception):
         self.why = why
 
 
-def judge(space: Space, passage: Passage) -> Verdict | None:
-    """What the rule sets say; None when there is no chain at this hook.
+def judge(space: Space, passage: Passage) -> tuple[Outcome, ...]:
+    """What the rules do; several outcomes where chance decides.
 
     Raises:
-        Lacking: the rule sets were not read, or hold something that decides and is not modelled.
+        Lacking: the rules were not read, or hold something that decides and is not modelled.
     """
-    _refuse_legacy(space)
-    ruleset = _Ruleset(space.need(space.state.nft, "nftables rules"))
-    place = match.Place(inode=space.inode, iif=passage.iif, oif=passage.oif)
-    met: Verdict | None = None
-    for chain in ruleset.base_chains(passage.hook):
+    ruleset = rulesets.of(space)
+    doubts: list[_Beyond] = []
+    try:
+        ways = explore(lambda choices: _Hook(space, ruleset, passage, choices, doubts).run())
+    except _Beyond as beyond:
+        raise _lacking(space, passage, beyond) from None
+    except TooMany:
+        first = doubts[0] if doubts else _Beyond({}, "spreads packets over too many ways")
+        raise _lacking(space, passage, first) from None
+    found: dict[tuple[object, ...], Outcome] = {}
+    for way in ways:
+        found.setdefault(way.result.effect, way.result)
+    outcomes = tuple(found.values())
+    if doubts and len(outcomes) > 1:
+        raise _lacking(space, passage, doubts[0])
+    return outcomes
+
+
+def _lacking(space: Space, passage: Passage, beyond: _Beyond) -> Lacking:
+    rule = beyond.rule
+    which = f"handle {rule.get('handle')}" if "line" not in rule else f"number {rule['line']}"
+    return Lacking(
+        f"{_program(str(rule.get('family', '')))} chain {rule.get('table')} {rule.get('chain')} "
+        f"of {space.title}",
+        f"rule {which} {beyond.why}",
+        decides=f"whether the packet passes the {passage.hook} hook",
+    )
+
+
+def _program(family: str) -> str:
+    return "iptables-legacy" if family.startswith(rulesets.LEGACY) else "nftables"
+
+
+@dataclass(slots=True)
+class _Hook:
+    """One packet at one hook, with one set of answers to what is open."""
+
+    space: Space
+    ruleset: Ruleset
+    passage: Passage
+    choices: Choices
+    doubts: list[_Beyond]
+
+    def run(self) -> Outcome:
+        packet, met = self.passage.packet, None
+        rerouted: Packet | None = None
+        version = packet.source.version
+        chains = self.ruleset.base_chains(self.passage.hook, version)
+        for stage in _stages(self.passage.hook, chains):
+            if stage == "track":
+                packet = tracking.tracked(self.space, packet)
+                continue
+            before = packet
+            if isinstance(stage, list):
+                verdict, packet = self._translate(packet, stage)
+            else:
+                run = _Run(self, stage, packet)
+                verdict = run.verdict()
+                packet = run.packet
+            if self._routes_again(stage) and _route_key(before) != _route_key(packet):
+                rerouted = packet
+            if verdict is not None:
+                met = verdict
+                if verdict.action != "accept":
+                    break
+        return Outcome(verdict=met, packet=packet, rerouted=rerouted)
+
+    def _routes_again(self, stage: Any) -> bool:
+        """NAT and chains of type route do (ip_route_me_harder), and only for what is made here."""
+        if self.passage.hook != "output":
+            return False
+        return isinstance(stage, list) or stage.get("type") == "route"
+
+    def _translate(self, packet: Packet, chains: list[JSON]) -> tuple[Verdict | None, Packet]:
+        """Ask the nat chains for a new connection, then do what its entry says."""
+        track, met = packet.track, None
+        if track is None:
+            return None, packet
+        manipulation = translation.manipulation(self.passage.hook)
+        for chain in chains:
+            if track.turned or manipulation in track.settled:
+                break
+            run = _Run(self, chain, packet)
+            met = run.verdict()
+            packet = run.packet
+            if met.action != "accept":
+                return met, packet
+            assert packet.track is not None
+            track = packet.track
+        settled = replace(track, settled=track.settled | {manipulation})
+        return met, tracking.translated(packet.with_track(settled), manipulation)
+
+
+def _route_key(packet: Packet) -> tuple[object, ...]:
+    return (packet.source, packet.destination, packet.mark, packet.destination_port)
+
+
+def _stages(hook: str, chains: list[JSON]) -> list[Any]:
+    """Chains in the order of their priorities, tracking and NAT between them."""
+    nat = [chain for chain in chains if chain.get("type") == "nat"]
+    others = [(int(chain.get("prio", 0)), 1, chain) for chain in chains if chain not in nat]
+    found: list[tuple[int, int, Any]] = list(others)
+    if hook in {"prerouting", "output"}:
+        found.append((TRACKING_PRIORITY, 0, "track"))
+    if hook in TRANSLATIONS:
+        found.append((TRANSLATIONS[hook], 0, nat))
+    return [stage for _, _, stage in sorted(found, key=lambda each: each[:2])]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One packet in one base chain."""
+
+    hook: _Hook
+    base: JSON
+    packet: Packet
+    names: tuple[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = (self.base["family"], self.base["table"])
+
+    def verdict(self) -> Verdict:
+        """What the base chain says, its policy included."""
+        found = self.chain(self.base["name"], 0)
+        if found is not None:
+            return found
+        policy = str(self.base.get("policy", "accept"))
+        table, chain = self.base["table"], self.base["name"]
+        return Verdict(action=policy, table=table, chain=chain, policy=True)
+
+    def chain(self, name: str, depth: int) -> Verdict | None:
+        """Run one chain; None when it ends without a verdict, `return` from a goto included."""
+        for rule in self.hook.ruleset.rules.get((*self.names, name), []):
+            ended, verdict = self.rule(rule, depth)
+            if ended:
+                return verdict
+        return None
+
+    def rule(self, rule: JSON, depth: int) -> tuple[bool, Verdict | None]:
+        """Run one rule: (its chain ends here, verdict)."""
+        todo = statements(rule)
+        for number, (kind, value) in enumerate(todo):
+            if kind in HARMLESS:
+                continue
+            if kind in VERDICTS:
+                return self.end(rule, kind, value, depth)
+            if kind == "vmap":
+                ended = self.mapped(rule, value, depth)
+                if ended is not None:
+                    return ended
+            elif is_condition(kind, value):
+                # A rule that can do nothing more needs no answer.
+                idle = all(later in HARMLESS for later, _ in todo[number + 1 :])
+                if idle or not self.passes(rule, kind, value):
+                    return False, None
+            elif not self.change(rule, kind, value):
+                return False, None
+            elif kind in translation.KINDS:
+                return True, self._verdict(rule, "accept")
+        return False, None
+
+    def passes(self, rule: JSON, kind: str, value: Any) -> bool:
+        """A statement that lets the rule go on, or not."""
+        if kind == "match":
+            return self.fits(rule, value)
+        if kind == "chance":
+            return self.hook.choices.pick(2) == 0
+        return self.doubt(rule, _unclear(kind, value))
+
+    def doubt(self, rule: JSON, why: str) -> bool:
+        """Try both: whether the rule fits in this run."""
+        self.hook.doubts.append(_Beyond(rule, why))
+        return self.hook.choices.pick(2) == 0
+
+    def fits(self, rule: JSON, value: JSON) -> bool:
+        """Whether a match holds, or is taken to hold in this run."""
         try:
-            verdict = _Run(ruleset, chain, passage, place).verdict()
-        except _Unknown as unknown:
-            raise Lacking(
-                f"nftables chain {chain['table']} {chain['name']} of {space.title}",
-                f"rule handle {unknown.rule.get('handle')} {unknown.why}",
-                decides=f"whether the packet passes the {passage.hook} hook",
-            ) from None
-        if verdict.action != "accept":
-            return verdict
-        met = verdict
-    return met
+            return holds(value, self.scene())
+        except Doubtful as doubtful:
+            return self.doubt(rule, str(doubtful))
+
+    def scene(self) -> Scene:
+        """What expressions are evaluated for."""
+        hook = self.hook
+        return Scene(
+            space=hook.space, ruleset=hook.ruleset, passage=hook.passage, packet=self.packet,
+            family=self.names[0], table=self.names[1], pick=hook.choices.pick,
+        )  # fmt: skip
+
+    def mapped(self, rule: JSON, value: JSON, depth: int) -> tuple[bool, Verdict | None] | None:
+        """A verdict map; None: it holds nothing for the packet, the rule goes on."""
+        try:
+            found = look_up(value, self.scene())
+        except Doubtful as doubtful:
+            raise _Beyond(rule, str(doubtful)) from None
+        if found is ABSENT:
+            # Without an element the rule is left; without the field, too.
+            return False, None
+        for kind, target in found.items():
+            if kind == "continue":
+                return None
+            return self.end(rule, kind, target, depth)
+        return None
+
+    def end(self, rule: JSON, kind: str, value: Any, depth: int) -> tuple[bool, Verdict | None]:
+        """A statement that leaves the rule."""
+        if kind == "continue":
+            return False, None
+        if kind == "return":
+            return True, None
+        if kind in {"jump", "goto"}:
+            if depth >= MAX_JUMPS:
+                raise _Beyond(rule, "jumps deeper than the kernel allows")
+            inner = self.chain(value["target"], depth + 1)
+            return kind == "goto" or inner is not None, inner
+        return True, self._verdict(rule, kind)
+
+    def _verdict(self, rule: JSON, action: str) -> Verdict:
+        return Verdict(
+            action=action,
+            table=rule["table"],
+            chain=rule["chain"],
+            handle=rule.get("handle"),
+            comment=rule.get("comment"),
+            line=None if "handle" in rule else rule.get("line"),
+        )
+
+    def change(self, rule: JSON, kind: str, value: Any) -> bool:
+        """A statement that changes the packet or its connection; False: the rule ends there."""
+        try:
+            return self._change(kind, value)
+        except Doubtful as doubtful:
+            raise _Beyond(rule, str(doubtful)) from None
+
+    def _change(self, kind: str, value: Any) -> bool:
+        scene = self.scene()
+        if kind == "mangle":
+            key = value.get("key", {})
+            if "tcp option" in key:
+                return True
+            if key not in ({"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}):
+                raise Doubtful(f"changes {key}, which is not modelled")
+            number, _ = evaluate(value.get("value"), scene)
+            if not isinstance(number, int):
+                return False
+            self.packet = _marked(self.packet, number, connection="ct" in key)
+            return True
+        if kind == "notrack":
+            if self.packet.track is None:
+                self.packet = replace(self.packet, untracked=True)
+            return True
+        if kind in translation.KINDS:
+            changed = translation.translate(kind, value or {}, scene)
+            if changed is None:
+                return False
+            self.packet = changed
+            return True
+        raise Doubtful(f"uses {kind!r}, which is not modelled")
+
+
+def _marked(packet: Packet, number: int, *, connection: bool) -> Packet:
+    if not connection:
+        return replace(packet, mark=number & 0xFFFFFFFF)
+    if packet.track is None:
+        return packet
+    return packet.with_track(replace(packet.track, mark=number & 0xFFFFFFFF))
+
+
+def _unclear(kind: str, value: Any) -> str:
+    if kind == "xt":
+        return f"uses {str(value['match']).strip()!r}, which is not modelled"
+    return f"uses {kind!r}: it fits now and then"
 
 
 def rules_below_ip(space: Space, link: str, *, bridged: bool) -> set[str]:
@@ -110,136 +376,3 @@ def rules_below_ip(space: Space, link: str, *, bridged: bool) -> set[str]:
         if (chain["family"] == "netdev" and here) or (chain["family"] == "bridge" and bridged):
             found.add(f"nftables chain {chain['family']} {chain['table']} {chain['name']}")
     return found
-
-
-def _refuse_legacy(space: Space) -> None:
-    """iptables-legacy rules are not modelled: only their absence, or that all accept, is enough."""
-    section = space.state.iptables_legacy
-    if isinstance(section, Missing):
-        raise Lacking(f"iptables-legacy rules of {space.title}", section.reason)
-    for line in section.value.splitlines():
-        words = line.split()
-        refuses = line.startswith(":") and len(words) > 1 and words[1] in {"DROP", "REJECT"}
-        jumps = line.startswith("-A") and not line.endswith(("-j ACCEPT", "-j RETURN"))
-        if refuses or jumps:
-            raise Lacking(
-                f"iptables-legacy rules of {space.title}",
-                f"this form does not model them: {line.strip()}",
-            )
-
-
-class _Ruleset:
-    """The JSON of `nft -j list ruleset`, indexed."""
-
-    def __init__(self, entries: tuple[Mapping[str, object], ...]) -> None:
-        self.chains: list[JSON] = []
-        self.rules: dict[tuple[str, str, str], list[JSON]] = {}
-        for entry in entries:
-            chain, rule = entry.get("chain"), entry.get("rule")
-            if isinstance(chain, dict):
-                self.chains.append(chain)
-            if isinstance(rule, dict):
-                key = (rule["family"], rule["table"], rule["chain"])
-                self.rules.setdefault(key, []).append(rule)
-
-    def base_chains(self, hook: str) -> list[JSON]:
-        """Base chains of the hook in the order the kernel runs them."""
-        chains = [
-            chain
-            for chain in self.chains
-            if chain.get("hook") == hook and chain["family"] in FAMILIES
-        ]
-        return sorted(chains, key=lambda chain: int(chain.get("prio", 0)))
-
-    def rules_of(self, chain: JSON, name: str | None = None) -> list[JSON]:
-        return self.rules.get((chain["family"], chain["table"], name or chain["name"]), [])
-
-
-@dataclass(slots=True)
-class _Run:
-    """One packet in one base chain."""
-
-    ruleset: _Ruleset
-    base: JSON
-    passage: Passage
-    place: match.Place
-    doubt: JSON | None = None
-    """A rule that may have accepted the packet, or sent it back, before what follows."""
-
-    def verdict(self) -> Verdict:
-        """What the base chain says, its policy included."""
-        found = self.chain(self.base["name"], 0)
-        if found is None:
-            policy = str(self.base.get("policy", "accept"))
-            found = Verdict(
-                action=policy, table=self.base["table"], chain=self.base["name"], policy=True
-            )
-        if found.action != "accept" and self.doubt is not None:
-            raise _Unknown(self.doubt, "may or may not let this packet pass")
-        return found
-
-    def chain(self, name: str, depth: int) -> Verdict | None:
-        """Run one chain; None when it ends without a verdict."""
-        for rule in self.ruleset.rules_of(self.base, name):
-            ended, verdict = self.rule(rule, depth)
-            if ended:
-                return verdict
-        return None
-
-    def rule(self, rule: JSON, depth: int) -> tuple[bool, Verdict | None]:
-        """Run one rule: (its chain ends here, verdict)."""
-        fits: bool | None = True
-        passage = self.passage
-        for kind, value in _statements(rule):
-            if kind in HARMLESS:
-                continue
-            if kind in THROTTLES:
-                fits = None
-            elif kind == "match":
-                one = match.matches(value, passage.packet, self.place)
-                if one is False:
-                    return False, None
-                fits = None if one is None else fits
-            elif kind in {"jump", "goto"} and depth < MAX_JUMPS:
-                return self.jump(rule, kind, value["target"], fits, depth)
-            elif kind in VERDICTS:
-                return self.end(rule, kind, fits)
-            else:
-                raise _Unknown(rule, f"uses {kind!r}, which is not modelled")
-        return False, None
-
-    def jump(
-        self, rule: JSON, kind: str, target: str, fits: bool | None, depth: int
-    ) -> tuple[bool, Verdict | None]:
-        """Run the chain a rule jumps to."""
-        inner = self.chain(target, depth + 1)
-        if fits is not None:
-            return kind == "goto" or inner is not None, inner
-        if inner is not None and inner.action != "accept":
-            raise _Unknown(rule, "may or may not jump to a chain that refuses this packet")
-        self.doubt = rule
-        return False, None
-
-    def end(self, rule: JSON, kind: str, fits: bool | None) -> tuple[bool, Verdict | None]:
-        """A statement that ends the chain."""
-        if fits is None:
-            if kind in {"drop", "reject"}:
-                raise _Unknown(rule, f"may or may not {kind} this packet")
-            self.doubt = rule
-            return False, None
-        if kind == "return":
-            return True, None
-        verdict = Verdict(
-            action=kind,
-            table=rule["table"],
-            chain=rule["chain"],
-            handle=rule.get("handle"),
-            comment=rule.get("comment"),
-        )
-        return True, verdict
-
-
-def _statements(rule: JSON) -> Iterator[tuple[str, Any]]:
-    for statement in rule.get("expr", []):
-        if isinstance(statement, dict):
-            yield from statement.items()

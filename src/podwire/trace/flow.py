@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from podwire.trace.connection import Ends
+
 if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress
+    from podwire.trace.connection import Track
 
 DEFAULT_TTL = 64
 EPHEMERAL_PORT = 40000
@@ -25,6 +28,8 @@ class Protocol(StrEnum):
 
 PROTOCOL_NUMBERS = {Protocol.ICMP: 1, Protocol.IPIP: 4, Protocol.TCP: 6, Protocol.UDP: 17}
 """IANA protocol numbers."""
+ICMP6 = 58
+"""ICMP is another protocol in IPv6; `Protocol.ICMP` means that of the packet's family."""
 
 PROBE_SIZES = {Protocol.ICMP: 84, Protocol.TCP: 60, Protocol.UDP: 60}
 """Bytes of the IP packet when the caller names none; 84 is what ping sends."""
@@ -68,8 +73,14 @@ class Packet:
     df: bool = False
     reply: bool = False
     """The answer to the flow's packet."""
-    tracked: frozenset[int] = frozenset()
-    """Of an answer: the namespaces its request came through, whose conntrack knows it by then."""
+    mark: int = 0
+    """skb->mark; it ends where the packet leaves a namespace."""
+    track: Track | None = None
+    """Its connection in the namespace it is in."""
+    untracked: bool = False
+    """`notrack` was said here."""
+    tracks: tuple[Track, ...] = ()
+    """Connections that this flow has made, in all namespaces it came through."""
     inner: Packet | None = None
     vni: int | None = None
     inner_mac: str | None = None
@@ -85,7 +96,30 @@ class Packet:
             destination_port=self.source_port,
             length=length,
             reply=True,
+            mark=0,
+            track=None,
+            untracked=False,
         )
+
+    @property
+    def ends(self) -> Ends:
+        """What conntrack tells flows apart by."""
+        return Ends(
+            protocol=str(self.protocol),
+            source=self.source,
+            destination=self.destination,
+            source_port=self.source_port,
+            destination_port=self.destination_port,
+        )
+
+    def with_track(self, track: Track) -> Packet:
+        """The packet as one of a connection, which is remembered."""
+        others = tuple(each for each in self.tracks if not each.same(track))
+        return replace(self, track=track, tracks=(*others, track))
+
+    def apart(self, *, mark: int = 0) -> Packet:
+        """The packet without what the namespace (or the tunnel's outer packet) knew about it."""
+        return replace(self, track=None, untracked=False, mark=mark)
 
     @property
     def layers(self) -> int:

@@ -5,7 +5,7 @@ Follows ip_route_input_slow, fib_validate_source and ip_error of net/ipv4/{route
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from podwire.model.route import RouteKind
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from podwire.model.addressing import IPAddress
-    from podwire.model.link import Link
+    from podwire.model.link import Address, Link
+    from podwire.trace.flow import Packet
     from podwire.trace.space import Space
 
 
@@ -33,19 +34,27 @@ class Refusal:
 
 
 def route_input(
-    space: Space, link: Link, source: IPAddress, destination: IPAddress
+    space: Space,
+    link: Link,
+    source: IPAddress,
+    destination: IPAddress,
+    packet: Packet | None = None,
 ) -> Decision | Refusal:
     """The route of a packet that came in by `link`, or why there is none.
+
+    `packet` adds what rules look at besides the addresses: its mark and ports.
 
     Raises:
         Lacking: a table or switch that decides was not read.
     """
     if source.is_loopback or source.is_multicast or source.is_unspecified:
         return Refusal(code="martian", facts={"source": str(source)})
+    query = input_query(link, source, destination, packet)
+    if destination.version == 6:
+        return _route_input6(space, query)
     local_only = destination.is_loopback and not link.loopback
     if local_only and not space.highest(link, "route_localnet", "0"):
         return Refusal(code="martian", facts={"destination": str(destination)})
-    query = Query(destination=destination, source=source, iif=link.name)
     decision = fib.lookup(space, query)
     if decision.kind in {RouteKind.LOCAL, RouteKind.BROADCAST}:
         return validate_source(space, link, source, query) or decision
@@ -57,6 +66,29 @@ def route_input(
         return refused
     out = fib.out_link(space, decision.hops[0])
     return validate_source(space, link, source, query, out.name) or decision
+
+
+def input_query(
+    link: Link, source: IPAddress, destination: IPAddress, packet: Packet | None
+) -> Query:
+    """What the FIB is asked for a packet that came in by `link`."""
+    query = Query(destination=destination, source=source, iif=link.name)
+    return query if packet is None else fib.with_packet(query, packet)
+
+
+def _route_input6(space: Space, query: Query) -> Decision | Refusal:
+    """IPv6 has no source validation, and one switch for the whole namespace (ip6_forward)."""
+    decision = fib.lookup(space, query)
+    if decision.kind in {RouteKind.LOCAL, RouteKind.ANYCAST}:
+        return decision
+    refused = _refused(decision)
+    if refused is not None:
+        codes = {"no-route": "1/0", "blackhole": None, "unreachable": "1/3", "prohibit": "1/1"}
+        return replace(refused, icmp=codes.get(refused.code))
+    if not space.switch_all("forwarding", version=6):
+        facts = {"net.ipv6.conf.all.forwarding": "0"}
+        return Refusal(code="forwarding-off", decision=decision, facts=facts)
+    return decision
 
 
 def _forwarding(space: Space, link: Link) -> Mapping[str, str]:
@@ -95,7 +127,10 @@ def validate_source(
             return None
         return Refusal(code="own-source", facts={"source": str(source)})
     # The way back is asked as if the answer came in where the packet would go out.
-    back = fib.lookup(space, Query(destination=source, source=query.destination, iif=out))
+    mark = query.mark if space.switch(link, "src_valid_mark", "0") else 0
+    back = fib.lookup(
+        space, Query(destination=source, source=query.destination, iif=out, mark=mark)
+    )
     if back.kind is RouteKind.LOCAL:
         if space.highest(link, "accept_local", "0"):
             return None
@@ -122,8 +157,13 @@ def _rpf_facts(space: Space, link: Link, back: Decision) -> Mapping[str, str]:
     }
 
 
-def select_source(space: Space, decision: Decision) -> IPAddress | None:
-    """The source address of a packet made here that follows `decision` (fib_result_prefsrc)."""
+def select_source(
+    space: Space, decision: Decision, destination: IPAddress | None = None
+) -> IPAddress | None:
+    """The source address of a packet made here that follows `decision` (fib_result_prefsrc).
+
+    IPv6 also compares candidates with the destination (ipv6_dev_get_saddr).
+    """
     if decision.route is None or not decision.hops:
         return None
     if decision.route.source is not None:
@@ -131,13 +171,18 @@ def select_source(space: Space, decision: Decision) -> IPAddress | None:
     hop = decision.hops[0]
     if decision.kind is RouteKind.LOCAL:
         return decision.route.key.destination.network_address
-    return address_for(space, fib.out_link(space, hop), hop.gateway, decision.route.scope)
+    link = fib.out_link(space, hop)
+    if destination is not None and destination.version == 6:
+        return _address6_for(space, link, destination)
+    return address_for(space, link, hop.gateway, decision.route.scope)
 
 
 def address_for(
     space: Space, link: Link, towards: IPAddress | None, scope: int
 ) -> IPAddress | None:
     """The address a namespace shows on `link` (inet_select_addr); borrowed from others if bare."""
+    if towards is not None and towards.version == 6:
+        return _address6_for(space, link, towards)
     usable = [each for each in space.addresses_of(link) if each.scope <= scope]
     for address in usable:
         if towards is None or towards in address.interface.network:
@@ -149,3 +194,25 @@ def address_for(
             if address.scope != 253 and address.scope <= scope:
                 return address.interface.ip
     return None
+
+
+def _address6_for(space: Space, link: Link, towards: IPAddress) -> IPAddress | None:
+    """RFC 6724 as far as it decides here: scope, then the outgoing link, then the prefix."""
+
+    def rank(address: Address) -> tuple[bool, bool, int]:
+        own = address.interface.ip
+        differing = (int(own) ^ int(towards)).bit_length()
+        return (own == towards, address.device == link.index, -differing)
+
+    local = towards.is_link_local
+    candidates = [
+        address
+        for index in space.links
+        for address in space.addresses_of(space.links[index], 6)
+        if not address.tentative
+        and address.interface.ip.is_link_local == local
+        and not address.interface.ip.is_loopback
+        and (not local or index == link.index)
+    ]
+    best = max(candidates, key=rank, default=None)
+    return None if best is None else best.interface.ip

@@ -72,8 +72,8 @@ def _there(world: World, start: End, goal: End, flow: Flow) -> tuple[Path, ...]:
     assert space is not None
     if goal.address is None:
         raise Lacking(f"address of {goal.title}", "it has none, and no route tells which one")
-    if goal.address.version != 4:
-        raise Lacking("IPv6", "its neighbour discovery and FIB are not modelled")
+    if goal.address.is_link_local:
+        raise Lacking(f"{goal.address}", "link-local destinations are not modelled")
     source = _source_address(space, start, goal.address)
     packet = Packet(
         source=source,
@@ -81,7 +81,7 @@ def _there(world: World, start: End, goal: End, flow: Flow) -> tuple[Path, ...]:
         protocol=flow.protocol,
         source_port=None if flow.port is None else flow.source_port,
         destination_port=flow.port,
-        ttl=int(space.sysctl("ipv4.ip_default_ttl", str(DEFAULT_TTL))),
+        ttl=_ttl(space, goal.address.version),
         length=flow.length,
         df=flow.df,
     )
@@ -93,32 +93,54 @@ def _source_address(space: Space, start: End, destination: IPAddress) -> IPAddre
     if start.kind == "address" and start.address is not None:
         return start.address
     decision = fib.lookup(space, Query(destination=destination))
-    found = intake.select_source(space, decision) or start.address
+    found = intake.select_source(space, decision, destination)
+    if found is None and start.address is not None:
+        found = start.address if start.address.version == destination.version else None
     if found is None:
         raise Lacking(f"address of {start.title}", "it has none to send from")
     return found
 
 
 def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The ways of the answer, one walk for every receiver."""
-    receivers: dict[int, Packet] = {}
-    passed = frozenset(hop.inode for path in there for hop in path.hops)
+    """The ways of the answer, one walk for every receiver and connection."""
+    receivers: dict[tuple[int, Packet], Path] = {}
     for path in there:
         answers = path.disposition is Disposition.DELIVERED_AND_ANSWERED
         if answers and path.reached is not None and path.arrived is not None:
-            receivers.setdefault(path.reached, path.arrived)
+            receivers.setdefault((path.reached, path.arrived), path)
     found: list[Path] = []
-    for inode, packet in receivers.items():
+    for (inode, packet), path in receivers.items():
         space = world.spaces[inode]
         length = SYN_ACK_BYTES if packet.protocol is Protocol.TCP else packet.length
-        answer = replace(packet.answer(length), ttl=_reply_ttl(space), df=False, tracked=passed)
+        ttl = _ttl(space, packet.source.version)
+        answer = replace(packet.answer(length), ttl=ttl, df=False)
         begin = Cursor(space=space, packet=answer, direction=Direction.RETURN)
-        found += walk(world, begin)
+        sent = path.hops[0].packet
+        found += [_recognized(each, sent) for each in walk(world, begin)]
     return tuple(replace(path, branch=number) for number, path in enumerate(found))
 
 
-def _reply_ttl(space: Space) -> int:
-    return int(space.sysctl("ipv4.ip_default_ttl", str(DEFAULT_TTL)))
+def _recognized(path: Path, sent: Packet) -> Path:
+    """The sender takes an answer only from where it sent to; NAT may have changed that."""
+    got = path.arrived
+    if got is None or got.ends == sent.ends.turned():
+        return path
+    cause = Cause(
+        code="answer-from-other",
+        where=path.hops[-1].where,
+        inode=path.hops[-1].inode,
+        text=(
+            f"the answer comes from {got.source}"
+            f"{'' if got.source_port is None else f':{got.source_port}'}, not from "
+            f"{sent.destination}: it was not translated back"
+        ),
+    )
+    return replace(path, disposition=Disposition.ANSWERED_BY_OTHER, cause=cause)
+
+
+def _ttl(space: Space, version: int) -> int:
+    name = "ipv4.ip_default_ttl" if version == 4 else "ipv6.conf/all/hop_limit"
+    return int(space.sysctl(name, str(DEFAULT_TTL)))
 
 
 def _conclude(world: World, flow: Flow, start: End, goal: End, paths: tuple[Path, ...]) -> Trace:
@@ -171,7 +193,7 @@ def _at_the_right_place(path: Path, source_inode: int, goal: End) -> Path:
         wanted: int | None = source_inode
     else:
         wanted = None if goal.space is None else goal.space.inode
-    if wanted is None or path.reached == wanted or goal.others:
+    if wanted is None or path.reached == wanted or goal.others or _was_translated(path):
         return path
     last = path.hops[-1].where
     cause = Cause(
@@ -181,6 +203,11 @@ def _at_the_right_place(path: Path, source_inode: int, goal: End) -> Path:
         text=f"{last.netns} has the address {path.hops[-1].packet.destination}, too, and took it",
     )
     return replace(path, disposition=Disposition.ANSWERED_BY_OTHER, cause=cause)
+
+
+def _was_translated(path: Path) -> bool:
+    """Whether a rule on the way sent the packet to another receiver on purpose."""
+    return any(step.component == "NAT" for hop in path.hops for step in hop.steps)
 
 
 def _told(paths: tuple[Path, ...], worst: Path) -> tuple[Path, ...]:

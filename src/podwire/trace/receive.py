@@ -73,8 +73,9 @@ def _vxlan(world: World, cursor: Cursor, outer: Packet) -> Link | Path:
 
 def _inside(world: World, cursor: Cursor, device: Link, text: str) -> Cursor:
     refuse_unmodelled(cursor.space, device)
-    inner = cursor.packet.inner
+    outer, inner = cursor.packet, cursor.packet.inner
     assert inner is not None
+    inner = replace(inner.apart(mark=outer.mark), tracks=outer.tracks)
     cursor = cursor.with_step(Step(component="Tunnel", action="DECAPSULATED", text=text))
     port = Port(space=cursor.space, link=device)
     cursor = cursor.with_hop(hop_at(world, port, "in", inner, role="tunnel"))

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from podwire.model.addressing import IPAddress
+    from podwire.trace.fib import Decision, Query
     from podwire.trace.flow import Flow, Packet
+    from podwire.trace.intake import Refusal
 
 SCHEMA = "podwire.trace/v1"
 
@@ -39,6 +41,7 @@ class Disposition(StrEnum):
     LOOP = "LOOP"
     LOST_ON_LINK = "LOST_ON_LINK"
     MISMATCH = "MISMATCH"
+    MODEL_DISAGREES = "MODEL_DISAGREES"
     UNEXPLAINED = "UNEXPLAINED"
     INSUFFICIENT_INFO = "INSUFFICIENT_INFO"
 
@@ -52,6 +55,7 @@ _EXIT_CODES = {
     Disposition.DELIVERED_AND_ANSWERED: 0,
     Disposition.MISMATCH: 2,
     Disposition.UNEXPLAINED: 3,
+    Disposition.MODEL_DISAGREES: 3,
     Disposition.INSUFFICIENT_INFO: 4,
 }
 
@@ -81,14 +85,41 @@ class Step:
     """One thing the kernel does at a place, with the state that makes it do so."""
 
     component: str
-    """ARP, Policy, Routing, RPF, Forwarding, Tunnel, MTU, Link, Socket."""
+    """ARP, Policy, NAT, Routing, RPF, Forwarding, Tunnel, MTU, Link, Socket."""
     action: str
-    """RECEIVED, FORWARDED, PERMITTED, DENIED, REJECTED, ENCAPSULATED, DECAPSULATED, DELIVERED,
-    DROPPED."""
+    """RECEIVED, FORWARDED, PERMITTED, DENIED, REJECTED, TRANSLATED, ENCAPSULATED, DECAPSULATED,
+    DELIVERED, DROPPED."""
     text: str
     """For people: what decided, in the words of `ip`."""
     detail: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     by: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Result(StrEnum):
+    """What an observation says of a predicted place, or of one that nobody predicted."""
+
+    MATCH = "match"
+    MISSING = "missing"
+    EXTRA = "extra"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A packet as it was really seen at a place."""
+
+    packet: Packet | None
+    packet_type: str
+    """host, otherhost, outgoing …: what the kernel told the tap."""
+    timestamp_ns: int
+    """Wall clock, nanoseconds since 1970."""
+    since_ns: int
+    """Since the probe was first seen anywhere."""
+    count: int
+    """How many of the probes were seen here."""
+    differences: tuple[str, ...] = ()
+    """What is not as predicted: `ttl 63, not 62`."""
+    source: str = "af_packet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +138,9 @@ class Hop:
     """link, port (of a bridge), tunnel."""
     mtu: int | None = None
     """MTU of the link."""
+    result: Result | None = None
+    """None: not observed, or a branch that this flow does not take."""
+    observed: Observed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +179,23 @@ class Question:
     predicted: str
     """What the neighbour table and the segment say, in words."""
     delay_ms: int | None = None
+    observed: str | None = None
+    """What was seen of it, in words; None: nothing was watched, or nobody asked."""
+    took_ns: int | None = None
+    """From the question to its answer, as seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """One question to a FIB on the way, so that the kernel itself can be asked it, too."""
+
+    inode: int
+    hop: int
+    """Index of the hop at which it is asked."""
+    query: Query
+    iif: int | None
+    """Index of the link the packet came in by; None: it is made here."""
+    answer: Decision | Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +215,8 @@ class Path:
     """Inode of the namespace that took the packet; None when none did."""
     arrived: Packet | None = None
     """The packet as its receiver got it."""
+    lookups: tuple[Lookup, ...] = ()
+    """What the FIBs were asked, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +237,8 @@ class Fix:
 
     text: str
     command: str | None = None
+    verified_by: str | None = None
+    """`counterproof`: with the command applied to the states, the prediction is good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +254,10 @@ class Fault:
     fix: Fix | None = None
     severity: str = "error"
     """error, or warning when packets pass all the same."""
+    confidence: str = "likely"
+    """certain: predicted and observed at the same place; likely; possible."""
+    after: str | None = None
+    """Id of the fault that hides it: it shows when that one is mended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +276,26 @@ class EndView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """What was sent and watched."""
+
+    cookie: str
+    """Hexadecimal; the first six bytes of what every probe carries."""
+    sent: int
+    answered: int
+    steadiness: str
+    """steady, first-packet, or k-of-n."""
+    taps: int
+    """Namespaces that were watched on all their links."""
+    start_ns: int
+    end_ns: int
+    rtt_ns: int | None = None
+    """Shortest time from a probe's first sighting to its answer's last one."""
+    changed: bool = False
+    """The state of a namespace on the way changed while it was traced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """The whole answer."""
 
@@ -231,3 +310,9 @@ class Trace:
     gaps: tuple[Gap, ...]
     path_mtu: int | None = None
     """Largest packet that passes there without being cut; None when the walk did not arrive."""
+    probing: Probing | None = None
+    """None: nothing was sent."""
+    mode: str = "live"
+    """live, or offline (from a bundle)."""
+    bundle: str | None = None
+    """File with the states, written when nothing explains the loss."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from podwire.model.overlay import NUD_PERMANENT
 from podwire.trace import arp, fib, segment
 from podwire.trace.cursor import Cursor, cause_at, hop_at
-from podwire.trace.filter import Passage
-from podwire.trace.policy import judge
+from podwire.trace.passage import Passage
+from podwire.trace.policy import judge, onward
 from podwire.trace.schema import Disposition, Path, Question, Step
 from podwire.trace.segment import refuse_unmodelled
 from podwire.trace.space import Lacking
@@ -28,7 +29,7 @@ VLAN_BYTES = 4
 """A device takes frames of its MTU plus one VLAN tag (is_skb_forwardable)."""
 
 
-def send(world: World, cursor: Cursor, decision: Decision, hop: NextHop) -> Cursor | Path:
+def send(world: World, cursor: Cursor, decision: Decision, hop: NextHop) -> list[Cursor | Path]:
     """Out by one next hop, up to the namespace at the other end.
 
     Raises:
@@ -42,32 +43,53 @@ def send(world: World, cursor: Cursor, decision: Decision, hop: NextHop) -> Curs
         subject = f"route {decision.route.key.destination} of {cursor.space.title}"
         raise Lacking(subject, f"{what} is not modelled")
     fitted = _fit(world, cursor, link, decision.route.mtu or link.mtu)
-    if isinstance(fitted, Path):
-        return fitted
-    passed = _pass_rules(world, fitted, link)
-    if isinstance(passed, Path):
-        return passed
-    target = hop.gateway or cursor.packet.destination
+    passed: list[Cursor | Path] = [fitted]
+    for hook in ("postrouting",) if cursor.link is None else ("forward", "postrouting"):
+        passed = onward(passed, partial(_judged, world, hook=hook, link=link, hop=hop))
+    return onward(passed, lambda each: _out(world, each, link, hop.gateway))
+
+
+def _judged(
+    world: World, cursor: Cursor, hook: str, link: Link, hop: NextHop
+) -> list[Cursor | Path]:
+    iif = None if cursor.link is None else cursor.link.name
+    passage = Passage(
+        hook=hook,
+        packet=cursor.packet,
+        iif=iif,
+        oif=link.name,
+        next_hop=hop.gateway,
+        local=cursor.link is None,
+    )
+    return judge(world, cursor, passage)
+
+
+def _out(
+    world: World, cursor: Cursor, link: Link, gateway: IPAddress | None
+) -> list[Cursor | Path]:
+    target = gateway or cursor.packet.destination
     match link.kind:
         case "vxlan":
-            return encapsulate_vxlan(world, passed, link, target)
+            return [encapsulate_vxlan(world, cursor, link, target)]
         case "ipip":
-            return encapsulate_ipip(world, passed, link, target)
+            return [encapsulate_ipip(world, cursor, link, target)]
         case _:
-            return _transmit(world, passed, Port(space=cursor.space, link=link), target)
+            return _transmit(world, cursor, Port(space=cursor.space, link=link), target)
 
 
 def _fit(world: World, cursor: Cursor, link: Link, mtu: int) -> Cursor | Path:
-    """Compare the packet with the MTU; without DF it is cut."""
+    """Compare the packet with the MTU; without DF it is cut (in IPv6 by its sender alone)."""
     packet = cursor.packet
     if packet.length <= mtu:
         return cursor
     facts = {"mtu": str(mtu), "length": str(packet.length), "link": link.name}
-    if packet.df:
-        text = f"{packet.length} bytes do not fit the MTU {mtu} of {link.name}, and DF is set"
+    version = packet.source.version
+    if packet.df or (version == 6 and cursor.link is not None):
+        why = ", and DF is set" if packet.df else ""
+        text = f"{packet.length} bytes do not fit the MTU {mtu} of {link.name}{why}"
         cause = cause_at(cursor, world, link, "too-big", text, facts)
         made_here = cursor.link is None and packet.inner is None
-        cause = replace(cause, icmp=None if made_here else "3/4")
+        cause = replace(cause, icmp=None if made_here else "3/4" if version == 4 else "2/0")
         return cursor.dropped(Disposition.TOO_BIG, cause, "MTU")
     text = f"{packet.length} bytes are cut to fit the MTU {mtu} of {link.name}"
     code = "fragments" if packet.inner is None else "outer-fragments"
@@ -76,27 +98,13 @@ def _fit(world: World, cursor: Cursor, link: Link, mtu: int) -> Cursor | Path:
     return replace(cut, packet=replace(packet, length=mtu))
 
 
-def _pass_rules(world: World, cursor: Cursor, link: Link) -> Cursor | Path:
-    iif = None if cursor.link is None else cursor.link.name
-    first = "output" if cursor.link is None else "forward"
-    passed = cursor
-    for hook in (first, "postrouting"):
-        came_by = iif if hook == "forward" else None
-        passage = Passage(hook=hook, packet=cursor.packet, iif=came_by, oif=link.name)
-        judged = judge(world, passed, passage)
-        if isinstance(judged, Path):
-            return judged
-        passed = judged
-    return passed
-
-
-def _transmit(world: World, cursor: Cursor, port: Port, target: IPAddress) -> Cursor | Path:
+def _transmit(world: World, cursor: Cursor, port: Port, target: IPAddress) -> list[Cursor | Path]:
     """Out of a veth, a bridge or a network card."""
     if not (port.link.up and port.link.carrier):
-        return _down(world, cursor, port, target)
+        return [_down(world, cursor, port, target)]
     found = _resolve(world, cursor, port, target)
     if isinstance(found, Path):
-        return found
+        return [found]
     mac, cursor = found
     cursor = cursor.with_hop(hop_at(world, port, "out", cursor.packet))
     reached = segment.reach(world, port, mac)
@@ -104,7 +112,7 @@ def _transmit(world: World, cursor: Cursor, port: Port, target: IPAddress) -> Cu
     if arrival is None and not reached.unseen and len(reached.arrivals) == 1:
         arrival = reached.arrivals[0]
     if arrival is None:
-        return _nowhere(world, cursor, port, mac, reached)
+        return [_nowhere(world, cursor, port, mac, reached)]
     return _arrive(world, cursor, arrival, mac)
 
 
@@ -222,10 +230,12 @@ def _unanswered(world: World, cursor: Cursor, port: Port, asked: arp.Asked) -> P
         facts |= dict(silence.facts)
         where = cursor.place(world, silence.port.link, silence.port.space)
         inode = silence.port.space.inode
-    text = f"nobody answers ARP for {asked.target} on {port.link.name} of {cursor.space.title}"
+    asks = "ARP" if asked.target.version == 4 else "neighbour discovery"
+    text = f"nobody answers {asks} for {asked.target} on {port.link.name} of {cursor.space.title}"
     cause = cause_at(cursor, world, port.link, code, text, facts)
     made_here = cursor.link is None and cursor.packet.inner is None
-    cause = replace(cause, where=where, inode=inode, icmp=None if made_here else "3/1")
+    unreachable = "3/1" if asked.target.version == 4 else "1/3"
+    cause = replace(cause, where=where, inode=inode, icmp=None if made_here else unreachable)
     return cursor.dropped(Disposition.NEIGHBOR_FAILED, cause, "ARP")
 
 
@@ -244,45 +254,69 @@ def _nowhere(world: World, cursor: Cursor, port: Port, mac: str, reached: Reach)
     return cursor.dropped(Disposition.NOT_FOR_ME, cause, "Link")
 
 
-def _arrive(world: World, cursor: Cursor, arrival: Arrival, mac: str) -> Cursor | Path:
+def _arrive(world: World, cursor: Cursor, arrival: Arrival, mac: str) -> list[Cursor | Path]:
     """In at the other end, past the bridge ports between."""
-    packet = cursor.packet
+    ways: list[Cursor | Path] = [cursor]
     for crossing in arrival.crossings:
-        side = "in" if crossing.inbound else "out"
-        cursor = cursor.with_hop(hop_at(world, crossing.port, side, packet, role="port"))
-        if not crossing.inbound:
-            bridged = _bridge(world, cursor, crossing)
-            if isinstance(bridged, Path):
-                return bridged
-            cursor = bridged
+        ways = onward(ways, partial(_cross, world, crossing=crossing))
     there = arrival.port
-    for port in (*(each.port for each in arrival.crossings), there):
+    ports = [*(each.port for each in arrival.crossings), there]
+    return onward(ways, lambda each: [_enter(world, each, there, ports, mac)])
+
+
+def _enter(world: World, cursor: Cursor, there: Port, ports: list[Port], mac: str) -> Cursor | Path:
+    packet = cursor.packet
+    for port in ports:
         if packet.length > port.link.mtu + VLAN_BYTES:
             return _too_narrow(world, cursor, port)
+    if there.space is not cursor.space:
+        packet = packet.apart()
     cursor = cursor.with_hop(hop_at(world, there, "in", packet))
     if there.link.mac is not None and there.link.mac != mac:
         return _for_another(world, cursor, there, mac)
-    return replace(cursor, space=there.space, link=there.link, oif=None)
+    return replace(cursor, space=there.space, link=there.link, oif=None, packet=packet)
 
 
-def _bridge(world: World, cursor: Cursor, crossing: Crossing) -> Cursor | Path:
+def _cross(world: World, cursor: Cursor, crossing: Crossing) -> list[Cursor | Path]:
+    side = "in" if crossing.inbound else "out"
+    cursor = cursor.with_hop(hop_at(world, crossing.port, side, cursor.packet, role="port"))
+    return [cursor] if crossing.inbound else _bridge(world, cursor, crossing)
+
+
+def _bridge(world: World, cursor: Cursor, crossing: Crossing) -> list[Cursor | Path]:
     """Out of a bridge port; with br_netfilter the IP rules see bridged packets, too."""
     space, link = crossing.port.space, crossing.port.link
     step = Step(component="Link", action="FORWARDED", text=f"bridge: {crossing.reason}")
     cursor = cursor.with_step(step)
-    if space.sysctl("bridge.bridge-nf-call-iptables", "0") != "1" or link.master is None:
-        return cursor
+    version = cursor.packet.source.version
+    switch = "bridge-nf-call-iptables" if version == 4 else "bridge-nf-call-ip6tables"
+    # What the bridge itself sends has met the rules already.
+    entered = [hop for hop in cursor.hops[-2:-1] if hop.role == "port" and hop.side == "in"]
+    if space.sysctl(f"bridge.{switch}", "0") != "1" or link.master is None or not entered:
+        return [cursor]
     bridge = space.links[link.master].name
-    inside = replace(cursor, space=space)
+    packet = cursor.packet if space is cursor.space else cursor.packet.apart()
+    ways: list[Cursor | Path] = [replace(cursor, space=space, packet=packet)]
     for hook in ("prerouting", "forward", "postrouting"):
-        iif = None if hook == "postrouting" else bridge
-        oif = None if hook == "prerouting" else bridge
-        passage = Passage(hook=hook, packet=cursor.packet, iif=iif, oif=oif)
-        judged = judge(world, inside, passage)
-        if isinstance(judged, Path):
-            return judged
-        inside = judged
-    return replace(inside, space=cursor.space)
+        ways = onward(ways, partial(_bridged, world, hook=hook, bridge=bridge))
+    return onward(ways, lambda each: [replace(each, space=cursor.space)])
+
+
+def _bridged(world: World, cursor: Cursor, hook: str, bridge: str) -> list[Cursor | Path]:
+    before = cursor.packet
+    passage = Passage(
+        hook=hook,
+        packet=before,
+        iif=None if hook == "postrouting" else bridge,
+        oif=None if hook == "prerouting" else bridge,
+        bridged=True,
+    )
+    ways = judge(world, cursor, passage)
+    for way in ways:
+        if isinstance(way, Cursor) and way.packet.destination != before.destination:
+            what = f"bridged packet to {before.destination} in {cursor.space.title}"
+            raise Lacking(what, "its destination is translated, which is not modelled")
+    return ways
 
 
 def _too_narrow(world: World, cursor: Cursor, port: Port) -> Path:

@@ -46,6 +46,8 @@ class Space:
     def __init__(self, state: KernelState, title: str | None = None) -> None:
         self.state = state
         self.title = title or state.namespace.title
+        self.memory: dict[str, object] = {}
+        """What others have made of the state and want to find again."""
 
     @property
     def inode(self) -> int:
@@ -156,17 +158,22 @@ class Space:
             raise Lacking(f"sysctl {name} of {self.title}", "not collected")
         return value
 
-    def switch(self, link: Link, name: str, default: str | None = None) -> int:
-        """`net.ipv4.conf.<link>.<name>` as a number."""
-        return int(self.sysctl(f"ipv4.conf/{link.name}/{name}", default))
+    def switch(self, link: Link, name: str, default: str | None = None, *, version: int = 4) -> int:
+        """`net.ipv4.conf.<link>.<name>` as a number; with version 6 that of ipv6."""
+        return int(self.sysctl(f"ipv{version}.conf/{link.name}/{name}", default))
 
-    def switch_all(self, name: str, default: str | None = None) -> int:
-        """`net.ipv4.conf.all.<name>` as a number."""
-        return int(self.sysctl(f"ipv4.conf/all/{name}", default))
+    def switch_all(self, name: str, default: str | None = None, *, version: int = 4) -> int:
+        """`net.ipv4.conf.all.<name>` as a number; with version 6 that of ipv6."""
+        return int(self.sysctl(f"ipv{version}.conf/all/{name}", default))
 
-    def highest(self, link: Link, name: str, default: str | None = None) -> int:
+    def highest(
+        self, link: Link, name: str, default: str | None = None, *, version: int = 4
+    ) -> int:
         """max(all, link): how the kernel reads rp_filter, proxy_arp and arp_ignore."""
-        return max(self.switch(link, name, default), self.switch_all(name, default))
+        return max(
+            self.switch(link, name, default, version=version),
+            self.switch_all(name, default, version=version),
+        )
 
 
 def _add_route(table: Table, route: Route) -> None:

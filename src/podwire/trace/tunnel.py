@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from podwire.trace.space import Space
     from podwire.trace.world import World
 
+VXLAN6_OVERHEAD = VXLAN_OVERHEAD + 20
+"""With an outer IPv6 header."""
 ALL_ZERO = "00:00:00:00:00:00"
 """MAC of the FDB entry that takes what no other entry does."""
 
@@ -49,7 +51,8 @@ def encapsulate_vxlan(world: World, cursor: Cursor, link: Link, target: IPAddres
         cause = cause_at(cursor, world, link, "fdb-missing", text, {"mac": mac, "via": str(target)})
         return cursor.dropped(Disposition.NEIGHBOR_FAILED, cause, "Tunnel")
     vni = entry.vni or settings.vni
-    inner = cursor.packet
+    inner = cursor.packet.apart()
+    overhead = VXLAN_OVERHEAD if entry.destination.version == 4 else VXLAN6_OVERHEAD
     source = settings.local or _source(space, entry.destination, settings.parent)
     outer = Packet(
         source=source or inner.source,
@@ -58,8 +61,10 @@ def encapsulate_vxlan(world: World, cursor: Cursor, link: Link, target: IPAddres
         source_port=None,
         destination_port=entry.port or settings.port,
         ttl=DEFAULT_TTL,
-        length=inner.length + VXLAN_OVERHEAD,
+        length=inner.length + overhead,
         reply=inner.reply,
+        mark=cursor.packet.mark,
+        tracks=inner.tracks,
         inner=inner,
         vni=vni,
         inner_mac=mac,
@@ -67,8 +72,8 @@ def encapsulate_vxlan(world: World, cursor: Cursor, link: Link, target: IPAddres
     step = Step(
         component="Tunnel",
         action="ENCAPSULATED",
-        text=f"VXLAN {vni}: {target} is {mac} behind {entry.destination} (+{VXLAN_OVERHEAD} bytes)",
-        detail=_detail("vxlan", outer, VXLAN_OVERHEAD),
+        text=f"VXLAN {vni}: {target} is {mac} behind {entry.destination} (+{overhead} bytes)",
+        detail=_detail("vxlan", outer, overhead),
         by={"neigh": f"{target} lladdr {mac}", "fdb": f"{mac} dst {entry.destination}"},
     )
     return _outside(cursor.with_step(step), outer, settings.parent)
@@ -102,9 +107,11 @@ def encapsulate_ipip(world: World, cursor: Cursor, link: Link, target: IPAddress
         raise Lacking(
             f"{link.name} of {cursor.space.title}", "the ends of this ipip device are not read"
         )
+    if cursor.packet.source.version != 4:
+        raise Lacking(f"{link.name} of {cursor.space.title}", "IPv6 inside IPv4 is not modelled")
     if not link.up:
         return _down(world, cursor, link)
-    inner = cursor.packet
+    inner = cursor.packet.apart()
     port = Port(space=cursor.space, link=link)
     cursor = cursor.with_hop(hop_at(world, port, "out", inner, role="tunnel"))
     outer = Packet(
@@ -115,6 +122,8 @@ def encapsulate_ipip(world: World, cursor: Cursor, link: Link, target: IPAddress
         length=inner.length + IPIP_OVERHEAD,
         df=inner.df,
         reply=inner.reply,
+        mark=cursor.packet.mark,
+        tracks=inner.tracks,
         inner=inner,
     )
     step = Step(
@@ -134,7 +143,7 @@ def _down(world: World, cursor: Cursor, link: Link) -> Path:
 
 def _source(space: Space, destination: IPAddress, parent: int | None) -> IPAddress | None:
     decision = fib.lookup(space, Query(destination=destination, oif=parent))
-    return intake.select_source(space, decision)
+    return intake.select_source(space, decision, destination)
 
 
 def _outside(cursor: Cursor, outer: Packet, parent: int | None) -> Cursor:

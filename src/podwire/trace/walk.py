@@ -7,16 +7,17 @@ MTU → forward → postrouting → device. Sending, tunnels and the wire are in
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from podwire.model.route import RouteKind
 from podwire.trace import fib, intake
 from podwire.trace.cursor import Cursor, cause_at, hop_at
 from podwire.trace.fib import Query
-from podwire.trace.filter import Passage
 from podwire.trace.flow import Protocol
 from podwire.trace.intake import Refusal
-from podwire.trace.policy import judge
+from podwire.trace.passage import Passage
+from podwire.trace.policy import judge, onward
 from podwire.trace.receive import decapsulate, listening
 from podwire.trace.schema import Cause, Disposition, Hop, Path, Step
 from podwire.trace.send import send
@@ -24,6 +25,7 @@ from podwire.trace.space import Lacking
 from podwire.trace.world import Port
 
 if TYPE_CHECKING:
+    from podwire.model.link import Link
     from podwire.model.route import NextHop
     from podwire.trace.fib import Decision
     from podwire.trace.world import World
@@ -70,15 +72,63 @@ def _originate(world: World, cursor: Cursor) -> list[Cursor | Path]:
     if not cursor.hops:
         place = Hop(inode=cursor.space.inode, where=cursor.place(world), side="out", packet=packet)
         cursor = replace(cursor, hops=(place,))
+    cursor, decision = _routed(cursor)
+    links = _out_links(cursor, decision)
+    if not links:
+        return [_unroutable(world, cursor, decision)]
+    found: list[Cursor | Path] = []
+    for oif in links:
+        passage = Passage(hook="output", packet=packet, oif=oif, local=True)
+        only = _only(cursor, decision, oif)
+        found += onward(judge(world, cursor, passage), partial(_sent, world, decision=only))
+    return found
+
+
+def _only(cursor: Cursor, decision: Decision, oif: str) -> Decision:
+    """The decision with the next hops by one link."""
+    if decision.kind is not RouteKind.UNICAST:
+        return decision
+    hops = [hop for hop in decision.hops if fib.out_link(cursor.space, hop).name == oif]
+    return replace(decision, hops=tuple(hops))
+
+
+def _routed(cursor: Cursor) -> tuple[Cursor, Decision]:
+    """Ask the FIB for a packet made here."""
+    packet = cursor.packet
     query = Query(destination=packet.destination, source=packet.source, oif=cursor.oif)
+    query = fib.with_packet(query, packet)
+    if packet.protocol is Protocol.IPIP:
+        query = replace(query, mark=0)  # ipip asks with the mark of its device
     decision = fib.lookup(cursor.space, query)
+    return cursor.with_lookup(query, decision), decision
+
+
+def _out_links(cursor: Cursor, decision: Decision) -> list[str]:
+    """Names of the links the packet may leave by; of each the rules of output may say otherwise."""
+    if decision.kind is RouteKind.LOCAL:
+        return [fib.LOOPBACK]
+    if decision.kind is not RouteKind.UNICAST:
+        return []
+    return list(dict.fromkeys(fib.out_link(cursor.space, hop).name for hop in decision.hops))
+
+
+def _unroutable(world: World, cursor: Cursor, decision: Decision) -> Path:
+    code = _code_of(decision)
+    text = f"{cursor.space.title} itself has {_words(cursor, decision)}"
+    cause = cause_at(cursor, world, None, f"source-{code}", text, _facts(cursor, decision))
+    return cursor.dropped(REFUSED[code], cause, "Routing")
+
+
+def _sent(world: World, cursor: Cursor, decision: Decision) -> list[Cursor | Path]:
+    """After the output hook: routed anew when it changed what routes a packet."""
+    if cursor.rerouted is not None:
+        now = cursor.packet
+        cursor, decision = _routed(replace(cursor, packet=cursor.rerouted))
+        cursor = replace(cursor, packet=now)
     if decision.kind is RouteKind.LOCAL:
         return _loop_back(world, cursor, decision)
     if decision.kind is not RouteKind.UNICAST:
-        code = _code_of(decision)
-        text = f"{cursor.space.title} itself has {_words(cursor, decision)}"
-        cause = cause_at(cursor, world, None, f"source-{code}", text, _facts(cursor, decision))
-        return [cursor.dropped(REFUSED[code], cause, "Routing")]
+        return [_unroutable(world, cursor, decision)]
     return _each_hop(world, cursor, decision)
 
 
@@ -89,10 +139,27 @@ def _loop_back(world: World, cursor: Cursor, decision: Decision) -> list[Cursor 
         cause = cause_at(cursor, world, loopback, "link-down", "the loopback is down")
         return [cursor.dropped(Disposition.LOST_ON_LINK, cause, "Link")]
     port = Port(space=cursor.space, link=loopback)
-    sent = cursor.with_hop(hop_at(world, port, "out", cursor.packet))
-    sent = sent.with_step(_routing(sent, decision, None))
-    sent = sent.with_hop(hop_at(world, port, "in", cursor.packet))
-    return _deliver(world, replace(sent, link=loopback))
+
+    def hook(each: Cursor, name: str) -> list[Cursor | Path]:
+        out = name == "postrouting"
+        passage = Passage(
+            hook=name,
+            packet=each.packet,
+            iif=None if out else loopback.name,
+            oif=loopback.name if out else None,
+            local=True,
+        )
+        return judge(world, each, passage)
+
+    def enter(each: Cursor) -> list[Cursor | Path]:
+        sent = each.with_hop(hop_at(world, port, "out", each.packet))
+        sent = sent.with_step(_routing(sent, decision, None))
+        sent = sent.with_hop(hop_at(world, port, "in", each.packet))
+        return [replace(sent, link=loopback)]
+
+    ways = onward(hook(cursor, "postrouting"), enter)
+    ways = onward(ways, lambda each: hook(each, "prerouting"))
+    return onward(ways, lambda each: _deliver(world, each))
 
 
 def _receive(world: World, cursor: Cursor) -> list[Cursor | Path]:
@@ -104,20 +171,26 @@ def _receive(world: World, cursor: Cursor) -> list[Cursor | Path]:
         return [cursor.dropped(Disposition.LOOP, cause, "Routing")]
     cursor = replace(cursor, seen=cursor.seen | {key})
     passage = Passage(hook="prerouting", packet=packet, iif=link.name)
-    filtered = judge(world, cursor, passage)
-    if isinstance(filtered, Path):
-        return [filtered]
-    cursor = filtered
-    decision = intake.route_input(space, link, packet.source, packet.destination)
+    return onward(judge(world, cursor, passage), lambda each: _route(world, each, link))
+
+
+def _route(world: World, cursor: Cursor, link: Link) -> list[Cursor | Path]:
+    """After the prerouting hook: deliver, forward, or refuse."""
+    space, packet = cursor.space, cursor.packet
+    decision = intake.route_input(space, link, packet.source, packet.destination, packet)
+    query = intake.input_query(link, packet.source, packet.destination, packet)
+    cursor = cursor.with_lookup(query, decision)
     if isinstance(decision, Refusal):
         return [_refuse(world, cursor, decision)]
     if decision.kind is RouteKind.LOCAL:
         return _deliver(world, cursor)
     if decision.kind is not RouteKind.UNICAST:
-        raise Lacking(f"route to {packet.destination} of {space.title}", "broadcast: not modelled")
+        kind = "no route" if decision.kind is None else decision.kind.name.lower()
+        raise Lacking(f"route to {packet.destination} of {space.title}", f"{kind}: not modelled")
     if packet.ttl <= 1:
         text = f"the TTL of the packet ends at {space.title}"
-        cause = replace(cause_at(cursor, world, link, "ttl", text), icmp="11/0")
+        icmp = "11/0" if packet.source.version == 4 else "3/0"
+        cause = replace(cause_at(cursor, world, link, "ttl", text), icmp=icmp)
         return [cursor.dropped(Disposition.TTL_EXPIRED, cause, "Forwarding")]
     cursor = replace(cursor, packet=replace(packet, ttl=packet.ttl - 1))
     return _each_hop(world, cursor, decision)
@@ -196,10 +269,9 @@ def _each_hop(world: World, cursor: Cursor, decision: Decision) -> list[Cursor |
     for hop in decision.hops:
         chosen = cursor.with_step(_routing(cursor, decision, hop if decision.hops[1:] else None))
         try:
-            result = send(world, chosen, decision, hop)
+            found += send(world, chosen, decision, hop)
         except Lacking as gap:
-            result = chosen.lacking(gap)
-        found.append(result)
+            found.append(chosen.lacking(gap))
     return found
 
 
@@ -231,15 +303,16 @@ def _routing(cursor: Cursor, decision: Decision, hop: NextHop | None) -> Step:
 
 def _deliver(world: World, cursor: Cursor) -> list[Cursor | Path]:
     """The packet is for this namespace: input hook, then tunnel or program."""
-    link, packet = cursor.link, cursor.packet
-    assert link is not None
-    passage = Passage(hook="input", packet=packet, iif=link.name)
-    filtered = judge(world, cursor, passage)
-    if isinstance(filtered, Path):
-        return [filtered]
+    assert cursor.link is not None
+    passage = Passage(hook="input", packet=cursor.packet, iif=cursor.link.name)
+    return onward(judge(world, cursor, passage), lambda each: [_taken(world, each)])
+
+
+def _taken(world: World, cursor: Cursor) -> Cursor | Path:
+    packet = cursor.packet
     if packet.inner is not None:
-        return [decapsulate(world, filtered)]
-    taken = filtered.with_step(
+        return decapsulate(world, cursor)
+    taken = cursor.with_step(
         Step(
             component="Socket",
             action="DELIVERED",
@@ -254,17 +327,19 @@ def _deliver(world: World, cursor: Cursor) -> list[Cursor | Path]:
     )
     silent = None if packet.reply else _silence(world, taken)
     if silent is None:
-        return [path]
-    return [replace(path, disposition=Disposition.DELIVERED_NO_ANSWER, cause=silent)]
+        return path
+    return replace(path, disposition=Disposition.DELIVERED_NO_ANSWER, cause=silent)
 
 
 def _silence(world: World, cursor: Cursor) -> Cause | None:
     """Why the receiver would not answer; None when it does."""
     space, packet = cursor.space, cursor.packet
     if packet.protocol is Protocol.ICMP:
-        if int(space.sysctl("ipv4.icmp_echo_ignore_all", "0")):
+        version = packet.source.version
+        name = "ipv4.icmp_echo_ignore_all" if version == 4 else "ipv6.icmp/echo_ignore_all"
+        if int(space.sysctl(name, "0")):
             text = f"{space.title} does not answer ping"
-            facts = {"net.ipv4.icmp_echo_ignore_all": "1"}
+            facts = {f"net.{name}": "1"}
             return cause_at(cursor, world, cursor.link, "echo-ignored", text, facts)
         return None
     if listening(space, packet):

@@ -149,10 +149,11 @@ def _not_modelled(found: dict[int, bytes]) -> frozenset[str]:
 
 _FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 1, 2, 3, 4, 6, 10
 _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PROTOCOL = 14, 15, 16, 17, 21
+_FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_DPORT_RANGE = 22, 23, 24
 _RULE_NOT_MODELLED = {
     11: "realm", 12: "tunnel id", 13: "suppress group", 19: "l3mdev", 20: "uid range",
-    22: "ip protocol", 23: "source port", 24: "destination port", 25: "dscp", 26: "flow label",
-    27: "flow label", 28: "source port", 29: "destination port", 30: "dscp",
+    25: "dscp", 26: "flow label", 27: "flow label", 28: "source port mask",
+    29: "destination port mask", 30: "dscp",
 }  # fmt: skip
 _NO_GROUP = b"\xff\xff\xff\xff"
 _FULL_MASK = 0xFFFFFFFF
@@ -190,10 +191,19 @@ def decode_rule(data: bytes, start: int, end: int) -> Rule:
         invert=bool(flags & RULE_INVERT),
         suppress_prefix_length=None if suppressed < 0 else suppressed,
         target=numbers.get(_FRA_GOTO),
+        ip_protocol=wire.u8(found[_FRA_IP_PROTO]) if _FRA_IP_PROTO in found else None,
+        source_ports=_ports(found.get(_FRA_SPORT_RANGE)),
+        destination_ports=_ports(found.get(_FRA_DPORT_RANGE)),
         protocol=wire.u8(found.get(_FRA_PROTOCOL, b"\0")),
         not_modelled=frozenset(
             title
             for kind, title in _RULE_NOT_MODELLED.items()
-            if kind in found and not (kind == 13 and found[kind] == _NO_GROUP)
+            if kind in found
+            and not (kind == 13 and found[kind] == _NO_GROUP)
+            and not (kind in {28, 29} and found[kind] in {b"\0\0", b"\xff\xff"})
         ),
     )
+
+
+def _ports(value: bytes | None) -> tuple[int, int] | None:
+    return None if value is None else (wire.u16(value[:2]), wire.u16(value[2:4]))
