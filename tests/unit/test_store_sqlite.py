@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from podwire.boundary import Store
 
 ROOT = Path(__file__).parents[2]
+FEW_STEPS, MANY_STEPS = 20, 2000
+"""Every writer makes few steps before all of them together make many."""
 
 
 class TestSQLiteStore(StoreContract):
@@ -102,9 +104,10 @@ def test_four_processes_share_it_fairly_and_one_may_be_killed(tmp_path: Path) ->
             while not steps[f"again{rounds + 1}"]:
                 follow()
         before = Counter(steps)
-        while sum((steps - before).values()) < 200:
+        # In steps, not seconds: however slow the machine, nobody is left behind for long.
+        while min((steps - before)[name] for name in workers) < FEW_STEPS:
             follow()
-        progress = steps - before
+            assert (steps - before).total() < MANY_STEPS, steps - before
         store.create("/stop", {})
         assert [process.wait(PATIENCE_S) for process in workers.values()] == [0] * 4
     finally:
@@ -118,7 +121,6 @@ def test_four_processes_share_it_fairly_and_one_may_be_killed(tmp_path: Path) ->
     assert entry is not None
     assert entry.value["n"] == len(store.list("/mark/").entries)
     assert counted == list(range(1, entry.value["n"] + 1))  # in order, each once
-    assert all(progress[name] >= 20 for name in workers), progress
     store.close()
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
