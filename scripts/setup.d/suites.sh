@@ -1,5 +1,5 @@
 # Running several test suites and summing them up. Read by scripts/test.
-# shellcheck disable=SC2154 # marks: set there
+# shellcheck disable=SC2086,SC2154 # marks, effort: set there; effort is a list of words
 
 results=
 failed=
@@ -23,8 +23,8 @@ suite() {
 "
 }
 
-# tests ARGUMENT… : pytest with the marks this run wants.
-tests() { .venv/bin/python -m pytest -m "$marks" "$@"; }
+# tests ARGUMENT… : pytest with the marks and the effort this run wants.
+tests() { .venv/bin/python -m pytest -m "$marks" $effort "$@"; }
 
 nobody='setpriv --reuid=65534 --regid=65534 --clear-groups'
 
@@ -36,7 +36,7 @@ tests_as_nobody() {
     home=$(mktemp -d)
     chown 65534:65534 "$home"
     HOME=$home TMPDIR=$home HYPOTHESIS_STORAGE_DIRECTORY=$home PYTHONDONTWRITEBYTECODE=1 \
-        $nobody .venv/bin/python -m pytest -p no:cacheprovider -m "$marks" "$@" || code=$?
+        $nobody .venv/bin/python -m pytest -p no:cacheprovider -m "$marks" $effort "$@" || code=$?
     rm -rf "$home"
     return "${code:-0}"
 }

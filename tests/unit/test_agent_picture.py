@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.agent.mirror import NEEDED
@@ -93,7 +93,6 @@ def decide(picture: Picture) -> bool:
     return picture.why_blocked() is None and picture.decide(float("inf"), lambda: 0.0)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(10)))
 def test_nothing_of_ours_is_superfluous_before_all_is_known(order: list[int]) -> None:
     picture = Picture(AgentConfig(node="a"))

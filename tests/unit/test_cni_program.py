@@ -240,7 +240,7 @@ pieces = st.sampled_from(
 
 
 @pytest.mark.skipif(len(PROGRAMS) < 2, reason="needs a C compiler (cc)")
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(commands, st.lists(pieces, max_size=12), st.booleans())
 def test_both_programs_say_the_same(
     tmp_path: Path, command: str, parts: list[bytes], whole: bool

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.desired.entries import Entry, Table
@@ -333,7 +333,6 @@ class Cluster:
                     self.told[key] = entry
 
 
-@settings(deadline=None)
 @given(changes)
 def test_small_steps_lead_where_a_fresh_computation_leads(steps: list[tuple[object, ...]]) -> None:
     cluster = Cluster()
@@ -345,7 +344,6 @@ def test_small_steps_lead_where_a_fresh_computation_leads(steps: list[tuple[obje
     assert cluster.told == expected
 
 
-@settings(deadline=None)
 @given(changes)
 def test_changes_that_pile_up_lead_there_as_well(steps: list[tuple[object, ...]]) -> None:
     cluster = Cluster()

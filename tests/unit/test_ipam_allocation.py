@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.ipam.allocation import (
@@ -112,7 +112,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS, st.integers(0, 3))
 def test_every_ordinal_is_free_or_taken_and_survives_storage(
     steps: list[tuple[str, int, str]], cooldown_s: int

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from podwire.ipam.service import IPAM
     from podwire.model.addressing import IPAddress
 
+EXAMPLES = settings().max_examples  # as much as the profile asks
 SHARED = "shared"
 Step = tuple[str, str]
 
@@ -116,7 +117,7 @@ STEPS = st.lists(
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "borrowing"])
 @pytest.mark.parametrize("batches", [True, False], ids=["batch", "single"])
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES // 2, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), scripts=st.lists(STEPS, min_size=2, max_size=3))
 def test_no_address_is_ever_doubled(
     batches: bool, strict: bool, data: st.DataObject, scripts: list[list[Step]]

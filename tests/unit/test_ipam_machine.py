@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COOLDOWN_S = 5
+EXAMPLES = settings().max_examples  # as much as the profile asks
 NODES = st.sampled_from(["a", "b", "c"])
 HANDLES = st.sampled_from(["h1", "h2", "h3", "h4"])
 ORDINALS = st.integers(0, 7)
@@ -197,9 +198,8 @@ def test_any_history(machine: type[Machine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=20,
+            max_examples=EXAMPLES // 3,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

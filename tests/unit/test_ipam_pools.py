@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.errors import NoPool
@@ -82,7 +82,6 @@ def test_fnv1_is_the_published_hash() -> None:
     assert fnv1_32(b"foobar") == 0x31F0B262
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20), st.integers(0, 8))
 def test_a_walk_visits_every_block_once(node: str, extra: int) -> None:
     each = pool("p", f"10.0.0.0/{30 - extra}")

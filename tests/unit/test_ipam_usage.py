@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.cli.ipam import ipam as command
@@ -67,7 +67,6 @@ NETWORKS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(NETWORKS, max_size=5), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3)))
 def test_every_address_is_counted_once(
     reserved: list[IPNetwork], one: set[int], two: set[int]

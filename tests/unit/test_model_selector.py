@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.errors import BadInput
@@ -94,7 +94,6 @@ def test_an_error_names_the_column(text: str, column: int, part: str) -> None:
     assert part in caught.value.message
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab'\"!&|(){},= inothascwe", max_size=40))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:
@@ -109,7 +108,6 @@ VALUES = st.text(alphabet="abc-.", max_size=3)
 MAPS = st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES, max_size=3)
 
 
-@settings(deadline=None)
 @given(MAPS, st.sampled_from(["a", "b", "c"]), st.lists(VALUES, max_size=3))
 def test_negation_is_the_opposite(labels: dict[str, str], name: str, values: list[str]) -> None:
     words = ", ".join(f"'{value}'" for value in values)
