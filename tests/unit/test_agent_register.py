@@ -10,7 +10,7 @@ from podwire.agent.register import Registrar
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store import ensure_cluster
 from podwire.drivers.store.single_object import SingleObjectStore
-from podwire.ipam.service import IPAM
+from podwire.ipam.service import IPAM, AssignRequest
 from podwire.model import keys
 from podwire.model.codec import decode_node, encode, key_of
 from podwire.model.pool import IPPool, Mode
@@ -139,6 +139,22 @@ def test_another_encapsulation_means_another_tunnel_address() -> None:
     replace_pool(store, pool())
     assert running.turn()
     assert node(store).ipip_tunnel is None
+    assert store.list(keys.HANDLES).entries == ()
+
+
+def test_a_pool_out_of_service_keeps_its_tunnels_until_the_last_pod_has_gone() -> None:
+    store = cluster(pool(vxlan_mode=Mode.ALWAYS))
+    running = registrar(store)
+    running.turn()
+    own = node(store).vxlan_tunnel
+    ipam = IPAM(store, "a", SystemClock(), SystemDice())
+    ipam.assign(AssignRequest(handle="net.c1", attributes={"namespace": "demo", "pod": "web-0"}))
+    replace_pool(store, pool(vxlan_mode=Mode.ALWAYS, disabled=True))
+    assert running.turn()
+    assert node(store).vxlan_tunnel == own
+    ipam.release_handle("net.c1")
+    assert running.turn()
+    assert node(store).vxlan_tunnel is None
     assert store.list(keys.HANDLES).entries == ()
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podwire.errors import AlreadyExists, BadInput, Conflict, PodwireError, Stale
+from podwire.ipam.allocation import live
 from podwire.ipam.pools import selects_node
 from podwire.ipam.request import AssignRequest
 from podwire.model import keys
@@ -238,11 +239,26 @@ class Registrar:
             usable = [pool for pool in pools if serves_tunnel(pool, kind, node)]
             current: IPAddress | None = getattr(node, kind.field)
             if not usable:
-                if current is not None:
+                # Out of service means no new addresses; the pods that have one go on talking.
+                if current is not None and not self._carries_pods(kind, pools):
                     self._ipam.release_handle(kind.handle.format(node=self._node))
                     self._set(kind, None)
             elif current is None or not self._is_ours(current, kind, usable):
                 self._set(kind, self._assign(kind, usable))
+
+    def _carries_pods(self, kind: TunnelKind, pools: Sequence[IPPool]) -> bool:
+        """Whether pods on any node still have addresses that are reached through such tunnels."""
+        tunnelled = [pool.cidr for pool in pools if pool.encapsulation is kind.encapsulation]
+        for entry in self._store.list(keys.BLOCKS4).entries if tunnelled else ():
+            try:
+                block = decode_block(entry.key, entry.value)
+            except BadInput:
+                continue
+            if any(contains(cidr, block.cidr) for cidr in tunnelled) and any(
+                "pod" in allocation.attributes for allocation in live(block).values()
+            ):
+                return True
+        return False
 
     def _assign(self, kind: TunnelKind, pools: Sequence[IPPool]) -> IPAddress:
         handle = kind.handle.format(node=self._node)
