@@ -60,6 +60,7 @@ def test_the_storys_blocks_lie_in_the_default_pool() -> None:
         ({"block_size": 33}, "--block-size 33"),
         ({"block_size": 15}, "--block-size 15"),
         ({"pool": IPv4Network("192.168.0.0/16")}, "overlaps 192.168.26.0/24"),
+        ({"pool": IPv4Network("224.0.0.0/8")}, "overlaps 224.0.0.0/3"),
         ({"pool": IPv4Network("10.0.0.0/26"), "size": 2}, "holds 1 blocks"),
         ({"name": "../x"}, "cannot name a lab"),
         ({"encapsulation": Encapsulation.NONE}, "mode Always does not go with"),

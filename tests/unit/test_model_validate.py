@@ -96,6 +96,8 @@ def test_what_is_right_has_no_faults_and_can_be_stored(document: dict[str, Any])
         (pool(ipipMode="Always", vxlanMode="Always"), "one encapsulation", "Never"),
         (pool(cidr="fd00::/64", ipipMode="Always"), "IPIP carries IPv4 only", "vxlanMode"),
         (pool(cidr="169.254.0.0/20"), "overlaps the link-local network", "another CIDR"),
+        (pool(cidr="127.0.0.0/20"), "overlaps the loopback network", "another CIDR"),
+        (pool(cidr="224.1.0.0/16"), "overlaps the multicast and reserved", "another CIDR"),
         (pool(blocksize=26), "spec.blocksize is unknown", "did you mean blockSize"),
         (pool(quark=26), "spec.quark is unknown", "write one of: cidr, blockSize"),
         (pool(natOutgoing="yes"), "spec.natOutgoing must be true or false, not a string", None),

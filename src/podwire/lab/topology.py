@@ -102,11 +102,14 @@ class Topology:
                 f"--block-size {self.block_size} does not fit the pool {self.pool}",
                 fix=f"choose {max(20, self.pool.prefixlen)} to 32",
             )
-        taken = (*SUBNETS, IPv4Network("169.254.0.0/16"), IPv4Network("127.0.0.0/8"))
-        for network in taken:
+        unroutable = [IPv4Network(one) for one in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")]
+        for network in (*SUBNETS, *unroutable):
             if self.pool.overlaps(network):
+                why = "which the lab needs itself"
+                if network in unroutable:
+                    why = "where no pod can have an address"
                 raise BadInput(
-                    f"--pool {self.pool} overlaps {network}, which the lab needs itself",
+                    f"--pool {self.pool} overlaps {network}, {why}",
                     fix=f"choose another one, for instance {DEFAULT_POOL}",
                 )
         blocks = block_count(self.pool, self.block_size)

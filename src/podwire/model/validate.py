@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from podwire.model.resource import JSON, Stored, Wire
 
 NAMESPACED = frozenset({"WorkloadEndpoint"})
-LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
+UNROUTABLE = {
+    ip_network("127.0.0.0/8"): "the loopback network",
+    ip_network("169.254.0.0/16"): "the link-local network",
+    ip_network("224.0.0.0/3"): "the multicast and reserved networks",
+    ip_network("fe80::/10"): "the link-local network",
+    ip_network("ff00::/8"): "the multicast networks",
+}
+"""Networks no pod can have an address in (RFC 6890, RFC 5771, RFC 4291)."""
 OWN_ANNOTATIONS = "podwire.io/"
 """Annotations our programs write; an apply that does not mention one leaves it."""
 BLOCK_SIZES = {4: (20, 32), 6: (116, 128)}
@@ -140,9 +147,9 @@ def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
 def _pool_faults(spec: Mapping[str, Any]) -> list[Fault]:
     cidr = parse_network(spec["cidr"])
     faults = _block_size_faults(cidr, spec)
-    for network in LINK_LOCAL:
+    for network, title in UNROUTABLE.items():
         if _overlap(cidr, network):
-            problem = f"{cidr} overlaps the link-local network {network}"
+            problem = f"{cidr} overlaps {title} {network}"
             faults.append(Fault(("spec", "cidr"), problem, "choose another CIDR"))
     ipip = spec.get("ipipMode") or Mode.NEVER
     vxlan = spec.get("vxlanMode") or Mode.NEVER
