@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from podwire.drivers import namespaces
+from podwire.drivers.conntable import read_connections
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.procfiles import read_sockets, read_sysctls
-from podwire.drivers.rulesets import read_classifiers, read_legacy, read_nft
+from podwire.drivers.rulesets import (
+    read_classifiers,
+    read_compatible,
+    read_ipsets,
+    read_legacy,
+    read_nft,
+)
 from podwire.errors import PodwireError
 from podwire.model.endpoint import parse_link_alias
 from podwire.model.kernelstate import KernelState, Missing, NamespaceRef, Read, Section
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from podwire.model.link import Link
+    from podwire.model.route import Route
 
 T = TypeVar("T")
 
@@ -46,21 +54,40 @@ def _collect_here(ref: NamespaceRef, others: Mapping[int, int] | None) -> Kernel
     with Session.open() as session:
         links = _read(lambda: tuple(session.links().values()))
         names = [] if isinstance(links, Missing) else [link.name for link in links.value]
+        nft, legacy = _as_section(read_nft), _as_section(read_legacy)
+        compatible = _as_section(lambda: read_compatible(nft))
         return KernelState(
             namespace=ref,
             links=links,
             addresses=_read(session.addresses),
-            routes=_read(lambda: session.routes(table=None)),
+            routes=_read(lambda: _routes(session)),
             rules=_read(session.rules),
             neighbours=_read(session.neighbours),
             fdb=_read(session.fdb),
             netns_ids=_read(lambda: _namespace_ids(session, links, others)),
             sysctls=_read(lambda: read_sysctls(names)),
             sockets=_read(read_sockets),
-            nft=_as_section(read_nft),
-            iptables_legacy=_as_section(read_legacy),
+            nft=nft,
+            iptables_legacy=legacy,
+            iptables_nft=compatible,
+            ipsets=_as_section(lambda: read_ipsets(legacy, compatible)),
+            conntrack=_read(read_connections),
             qdiscs=_read(read_classifiers),
         )
+
+
+def _routes(session: Session) -> tuple[Route, ...]:
+    """All routes; the hops of those that only name a nexthop object are put in."""
+    found = session.routes(table=None)
+    if all(route.hops or route.nexthop_id is None for route in found):
+        return found
+    objects = session.nexthops()
+    return tuple(
+        route
+        if route.hops or route.nexthop_id is None
+        else replace(route, hops=objects.get(route.nexthop_id, ()))
+        for route in found
+    )
 
 
 def collect_all() -> tuple[KernelState, ...]:

@@ -27,8 +27,22 @@ PER_LINK = (
     "arp_ignore",
     "ignore_routes_with_linkdown",
     "route_localnet",
+    "src_valid_mark",
 )
 """Below conf/: what decides about a packet, or about an answer to ARP."""
+PATTERNS = (
+    *(f"ipv4/{name}" for name in WHOLE),
+    *(f"ipv4/conf/*/{name}" for name in PER_LINK),
+    "ipv4/neigh/*/proxy_delay",
+    "ipv6/conf/*/forwarding",
+    "ipv6/conf/*/proxy_ndp",
+    "ipv6/conf/*/ignore_routes_with_linkdown",
+    "ipv6/conf/all/hop_limit",
+    "ipv6/icmp/echo_ignore_all",
+    "bridge/bridge-nf-call-iptables",
+    "bridge/bridge-nf-call-ip6tables",
+)
+"""Files below /proc/sys/net that are read; `*` stands for a link, `all` and `default`."""
 _LISTEN, _BOUND = "0A", "07"
 _SOCK_DIAG, _BY_FAMILY = 4, 20
 _QUESTION = Struct("=BBBBI")
@@ -36,18 +50,13 @@ _QUESTION = Struct("=BBBBI")
 
 
 def read_sysctls(links: Iterable[str]) -> dict[str, str]:
-    """The settings that decide about IPv4 packets; one that this kernel lacks is left out."""
+    """The settings that decide about packets; one that this kernel lacks is left out."""
     found: dict[str, str] = {}
-    for name in WHOLE:
-        _read_into(found, f"ipv4.{name}", f"/proc/sys/net/ipv4/{name}")
-    for link in ("all", "default", *links):
-        for name in PER_LINK:
-            path = f"/proc/sys/net/ipv4/conf/{link}/{name}"
-            _read_into(found, f"ipv4.conf/{link}/{name}", path)
-        path = f"/proc/sys/net/ipv4/neigh/{link}/proxy_delay"
-        _read_into(found, f"ipv4.neigh/{link}/proxy_delay", path)
-    name = "bridge-nf-call-iptables"
-    _read_into(found, f"bridge.{name}", f"/proc/sys/net/bridge/{name}")
+    folders = ("all", "default", *links)
+    for pattern in PATTERNS:
+        for folder in folders if "*" in pattern else ("",):
+            path = pattern.replace("*", folder)
+            _read_into(found, path.replace("/", ".", 1), f"/proc/sys/net/{path}")
     return found
 
 

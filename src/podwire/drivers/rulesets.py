@@ -98,23 +98,70 @@ def _tables() -> tuple[int, int]:
 
 
 def read_legacy() -> Section[str]:
-    """What iptables-legacy holds: empty when it has no table, else `iptables-legacy-save`."""
-    try:
-        names = Path("/proc/thread-self/net/ip_tables_names").read_text().split()
-    except FileNotFoundError:
+    """What iptables-legacy holds for both families; empty where it has no table."""
+    texts = []
+    for names, program in (
+        ("ip_tables_names", "iptables-legacy-save"),
+        ("ip6_tables_names", "ip6tables-legacy-save"),
+    ):
+        try:
+            tables = Path(f"/proc/thread-self/net/{names}").read_text().split()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return Missing(f"/proc/net/{names}: {error.strerror}")
+        if not tables:
+            continue
+        found = _run(program)
+        if isinstance(found, Missing):
+            return Missing(f"it has the tables {', '.join(tables)}; {found.reason}")
+        texts.append(found)
+    return Read("".join(texts), time_ns=time.time_ns())
+
+
+def read_compatible(nft: Section[tuple[Mapping[str, object], ...]]) -> Section[str]:
+    """`iptables-nft-save` and `ip6tables-nft-save`, where nft's own listing hides extensions."""
+    if isinstance(nft, Missing):
+        return Missing(nft.reason)
+    families = {
+        rule["family"]
+        for entry in nft.value
+        if isinstance(rule := entry.get("rule"), dict) and _hides(rule)
+    }
+    texts = []
+    for family, program in (("ip", "iptables-nft-save"), ("ip6", "ip6tables-nft-save")):
+        if family in families:
+            found = _run(program)
+            if isinstance(found, Missing):
+                return found
+            texts.append(found)
+    return Read("".join(texts), time_ns=time.time_ns())
+
+
+def _hides(rule: Mapping[str, object]) -> bool:
+    statements = rule.get("expr")
+    return isinstance(statements, list) and any("xt" in each for each in statements)
+
+
+def read_ipsets(*rules: Section[str]) -> Section[str]:
+    """`ipset save`, where iptables' rules name sets."""
+    if not any(isinstance(each, Read) and "--match-set" in each.value for each in rules):
         return Read("", time_ns=time.time_ns())
-    except OSError as error:
-        return Missing(f"/proc/net/ip_tables_names: {error.strerror}")
-    if not names:
-        return Read("", time_ns=time.time_ns())
-    program = shutil.which("iptables-legacy-save", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    found = _run("ipset", "save")
+    return found if isinstance(found, Missing) else Read(found, time_ns=time.time_ns())
+
+
+def _run(name: str, *arguments: str) -> str | Missing:
+    program = shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
-        tables = ", ".join(names)
-        return Missing(f"it has the tables {tables}; iptables-legacy-save is not installed")
-    done = subprocess.run([program], capture_output=True, check=False, timeout=TIMEOUT_S, text=True)
-    if done.returncode != 0:
-        return Missing(f"iptables-legacy-save: {done.stderr.strip()}")
-    return Read(done.stdout, time_ns=time.time_ns())
+        return Missing(f"{name} is not installed")
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, check=False, timeout=TIMEOUT_S, text=True
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Missing(f"{name}: {error}")
+    return Missing(f"{name}: {done.stderr.strip()}") if done.returncode else done.stdout
 
 
 def read_classifiers() -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from podwire.drivers.netlink.decode import (
     decode_link,
     decode_neighbour,
 )
+from podwire.drivers.netlink.nexthop_decode import decode_nexthop, resolve
 from podwire.drivers.netlink.refusal import error_number, explanation, refused, translated
 from podwire.drivers.netlink.route_decode import decode_route, decode_rule
 from podwire.drivers.netlink.wire import attribute, number
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress
     from podwire.model.link import Address, Link
     from podwire.model.overlay import FDBEntry, Neighbour
-    from podwire.model.route import Route, Rule
+    from podwire.model.route import NextHop, Route, Rule
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ _IFLA_IFNAME, _IFLA_EXT_MASK = 3, 29
 _SKIP_STATISTICS = 8
 _NTF_PROXY = 0x08
 _RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_TABLE, _RTA_MARK = 1, 2, 3, 4, 15, 16
+_RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 27, 28, 29
 _RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 
@@ -289,7 +291,23 @@ class Session:
             self._dump(wire.GETNEIGH, body, wire.NEWNEIGH, decode_fdb, "forwarding entries")
         )
 
-    def lookup(
+    def nexthops(self) -> dict[int, tuple[NextHop, ...]]:
+        """Nexthop objects by number, groups as their members; empty where it discards packets.
+
+        Routes that point to one list its hops, too, unless net.ipv4.nexthop_compat_mode is 0.
+        """
+        body = wire.NEXT_HOP_OBJECT.pack(0, 0, 0, 0)
+        try:
+            found = self._dump(
+                wire.GETNEXTHOP, body, wire.NEWNEXTHOP, decode_nexthop, "nexthop objects"
+            )
+        except KernelError as error:  # before Linux 5.3
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return {}
+        return resolve(found)
+
+    def lookup(  # one parameter for every attribute of the question
         self,
         destination: IPAddress,
         *,
@@ -297,13 +315,15 @@ class Session:
         iif: int | None = None,
         oif: int | None = None,
         mark: int | None = None,
+        ports: tuple[int, int | None, int | None] | None = None,
         entry: bool = False,
     ) -> Route:
         """Ask the kernel how it would route a packet (RTM_GETROUTE).
 
         The answer tells the next hop chosen for this very packet, its destination as a /32 or
         /128; with `entry` the FIB entry that matched, with all its hops. `iif` asks for a packet
-        that came in there, which is also checked as rp_filter would.
+        that came in there, which is also checked as rp_filter would. `ports` are the protocol's
+        number, the source port and the destination port, for rules that look at them.
 
         Raises:
             KernelError: there is no way: ENETUNREACH (no route), EHOSTUNREACH, EACCES
@@ -327,6 +347,11 @@ class Session:
         for kind, value in ((_RTA_IIF, iif), (_RTA_OIF, oif), (_RTA_MARK, mark)):
             if value is not None:
                 body += number(kind, value)
+        if ports is not None:
+            body += attribute(_RTA_IP_PROTO, bytes([ports[0]]))
+            for kind, port in ((_RTA_SPORT, ports[1]), (_RTA_DPORT, ports[2])):
+                if port is not None:
+                    body += attribute(kind, wire.BE16.pack(port))
         return decode_route(*self._ask(wire.GETROUTE, body, f"look up {destination}"))
 
     def namespace_id(self, namespace_fd: int) -> int | None:

@@ -39,6 +39,10 @@ NEIGHBOUR = Struct("=BxxxiHBB")
 """ndmsg: family, index, state, flags, type."""
 NEXT_HOP = Struct("=HBBi")
 """rtnexthop: length, flags, weight - 1, index."""
+NEXT_HOP_OBJECT = Struct("=BBBxI")
+"""nhmsg: family, scope, protocol, flags."""
+GROUP_MEMBER = Struct("=IBBH")
+"""nexthop_grp: number of the object, weight - 1, its upper eight bits, 0."""
 NAMESPACE = Struct("=Bxxx")
 """rtgenmsg, padded."""
 
@@ -55,6 +59,7 @@ NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 NEWRULE, DELRULE, GETRULE = 32, 33, 34
+NEWNEXTHOP, GETNEXTHOP = 104, 106
 NEWNSID, DELNSID, GETNSID = 88, 89, 90
 
 TYPE_MASK = 0x3FFF
