@@ -1,0 +1,291 @@
+"""Remedy: what a command of `ip`, `bridge`, `nft` or `sysctl` would make of the kernel states.
+
+Only the commands that fixes are printed with are understood. Because the very text a reader would
+run is applied, a fix cannot promise more than it says.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, TypeVar
+
+from podwire.model.kernelstate import KernelState, Missing, Read, Section
+from podwire.model.link import Address, Link
+from podwire.model.overlay import FDBEntry, Neighbour
+from podwire.model.route import (
+    LOCAL_TABLE,
+    MAIN_TABLE,
+    PROTOCOL_BOOT,
+    PROTOCOL_KERNEL,
+    SCOPE_HOST,
+    SCOPE_LINK,
+    NextHop,
+    Route,
+    RouteKey,
+    RouteKind,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from podwire.model.addressing import IPNetwork
+
+    States = dict[int, KernelState]
+    Verb = Callable[[States, int, list[str]], None]
+
+T = TypeVar("T")
+
+KINDS = {kind.name.lower(): kind for kind in RouteKind}
+FLAGS = frozenset({"onlink", "permanent", "self", "append"})
+ZERO = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+class NotUnderstood(Exception):
+    """A command that is not modelled, or that the kernel would refuse."""
+
+
+def with_command(
+    states: tuple[KernelState, ...], inode: int, command: str
+) -> tuple[KernelState, ...]:
+    """The states as they would be after a command in the namespace `inode`.
+
+    Raises:
+        NotUnderstood: the command is not one of those modelled, or a section was not read.
+    """
+    changed = {state.namespace.inode: state for state in states}
+    for line in command.split(" && "):
+        words = shlex.split(line)
+        verb = VERBS.get(" ".join(words[:3])) or VERBS.get(words[0] if words else "")
+        if verb is None or inode not in changed:
+            raise NotUnderstood(line)
+        try:
+            verb(changed, inode, words)
+        except (ValueError, KeyError, IndexError) as error:
+            raise NotUnderstood(f"{line}: {error}") from None
+    return tuple(changed.values())
+
+
+def _sysctl(states: States, inode: int, words: list[str]) -> None:
+    sysctls: Mapping[str, str] = _value(states[inode].sysctls)
+    values = dict(sysctls)
+    for assignment in words[2:]:
+        path, _, value = assignment.partition("=")
+        _, family, name = path.split("/", 2)
+        values[f"{family}.{name}"] = value
+        if name in {"ip_forward", "conf/all/forwarding"}:
+            # The kernel writes it to every link there is.
+            forwards = {key for key in values if key.startswith(f"{family}.conf/")}
+            values |= {key: value for key in forwards if key.endswith("/forwarding")}
+            values[f"{family}.ip_forward"] = value
+    states[inode] = replace(states[inode], sysctls=Read(values))
+
+
+def _route(states: States, inode: int, words: list[str]) -> None:
+    state, rest = states[inode], words[3:]
+    kind = KINDS[rest.pop(0)] if rest[0] in KINDS else RouteKind.UNICAST
+    target = rest.pop(0)
+    given = _pairs(rest)
+    gateway = None if "via" not in given else ip_address(given["via"])
+    version = 4 if gateway is None else gateway.version
+    destination = ip_network(ZERO[version] if target == "default" else target)
+    key = RouteKey(
+        destination=destination,
+        table=int(given.get("table", MAIN_TABLE)),
+        metric=int(given.get("metric", 0)),
+    )
+    routes = [each for each in _value(state.routes) if each.key != key]
+    same = len(routes) < len(_value(state.routes))
+    if words[2] == "add" and same:
+        raise ValueError("File exists")
+    if words[2] == "del":
+        if not same:
+            raise ValueError("No such process")
+        states[inode] = replace(state, routes=Read(tuple(routes)))
+        return
+    hops: tuple[NextHop, ...] = ()
+    if kind is RouteKind.UNICAST:
+        device = _link(state, given["dev"])
+        if not device.up:
+            raise ValueError("Network is down")
+        hops = (NextHop(device=device.index, gateway=gateway, onlink="onlink" in given),)
+    scope = SCOPE_LINK if hops and gateway is None else 0
+    made = Route(key=key, kind=kind, protocol=PROTOCOL_BOOT, scope=scope, hops=hops)
+    states[inode] = replace(state, routes=Read((*routes, made)))
+
+
+def _address(states: States, inode: int, words: list[str]) -> None:
+    state = states[inode]
+    interface, device = ip_interface(words[3]), _link(state, _pairs(words[4:])["dev"])
+    made = Address(device=device.index, interface=interface)
+    state = replace(state, addresses=Read((*_value(state.addresses), made)))
+    own = ip_network(interface.ip)
+    local = _own_route(own, LOCAL_TABLE, device, made)
+    routes = (*_value(state.routes), replace(local, kind=RouteKind.LOCAL, scope=SCOPE_HOST))
+    states[inode] = replace(state, routes=Read((*routes, *_connected(state, device, routes))))
+
+
+def _own_route(network: IPNetwork, table: int, device: Link, address: Address) -> Route:
+    return Route(
+        key=RouteKey(destination=network, table=table),
+        protocol=PROTOCOL_KERNEL,
+        scope=SCOPE_LINK,
+        source=address.interface.ip,
+        hops=(NextHop(device=device.index),),
+    )
+
+
+def _connected(state: KernelState, device: Link, routes: tuple[Route, ...]) -> list[Route]:
+    """Routes to the subnets of a link that is up, as the kernel adds them."""
+    if not device.up:
+        return []
+    present = {route.key.destination for route in routes if route.key.table == MAIN_TABLE}
+    found = []
+    for address in _value(state.addresses):
+        network = address.interface.network
+        wide = network.prefixlen < network.max_prefixlen
+        if address.device == device.index and wide and network not in present:
+            found.append(_own_route(network, MAIN_TABLE, device, address))
+    return found
+
+
+def _set_link(states: States, inode: int, words: list[str]) -> None:
+    name, setting = words[3], words[4]
+    link = _link(states[inode], name)
+    if setting == "mtu":
+        _put_link(states, inode, replace(link, mtu=int(words[5])))
+        return
+    if setting != "up":
+        raise ValueError(setting)
+    carrier = True
+    peer = _peer(states, inode, link)
+    if peer is not None:
+        there, other = peer
+        carrier = other.up
+        state = "up" if other.up else "lowerlayerdown"
+        _put_link(states, there, replace(other, carrier=other.up, operstate=state))
+    _put_link(
+        states,
+        inode,
+        replace(link, up=True, carrier=carrier, operstate="up" if carrier else "down"),
+    )
+    state_here = states[inode]
+    routes = _value(state_here.routes)
+    device = _link(state_here, name)
+    added = _connected(state_here, device, routes)
+    states[inode] = replace(state_here, routes=Read((*routes, *added)))
+
+
+def _peer(states: States, inode: int, link: Link) -> tuple[int, Link] | None:
+    """The other end of a veth."""
+    if link.kind != "veth" or link.peer_index is None:
+        return None
+    there: int | None = inode
+    if link.peer_netnsid is not None:
+        there = _value(states[inode].netns_ids).get(link.peer_netnsid)
+    if there is None or there not in states:
+        return None
+    for other in _value(states[there].links):
+        if other.index == link.peer_index:
+            return there, other
+    return None
+
+
+def _put_link(states: States, inode: int, link: Link) -> None:
+    state = states[inode]
+    links = tuple(link if each.index == link.index else each for each in _value(state.links))
+    states[inode] = replace(state, links=Read(links))
+
+
+def _neighbour(states: States, inode: int, words: list[str]) -> None:
+    state, given, address = states[inode], _pairs(words[4:]), ip_address(words[3])
+    index = _link(state, given["dev"]).index
+    made = Neighbour(device=index, address=address, mac=given["lladdr"])
+    others = (
+        each
+        for each in _value(state.neighbours)
+        if (each.device, each.address) != (index, address) or each.proxy
+    )
+    states[inode] = replace(state, neighbours=Read((*others, made)))
+
+
+def _fdb(states: States, inode: int, words: list[str]) -> None:
+    state, given, mac = states[inode], _pairs(words[4:]), words[3]
+    index = _link(state, given["dev"]).index
+    made = FDBEntry(device=index, mac=mac, destination=ip_address(given["dst"]), own=True)
+    others = (each for each in _value(state.fdb) if (each.device, each.mac) != (index, mac))
+    states[inode] = replace(state, fdb=Read((*others, made)))
+
+
+def _delete_rule(states: States, inode: int, words: list[str]) -> None:
+    family, table, chain, handle = words[3], words[4], words[5], int(words[7])
+    state = states[inode]
+    kept = []
+    for entry in _value(state.nft):
+        rule = entry.get("rule")
+        if isinstance(rule, dict) and (
+            rule.get("family"), rule.get("table"), rule.get("chain"), rule.get("handle")
+        ) == (family, table, chain, handle):  # fmt: skip
+            continue
+        kept.append(entry)
+    if len(kept) == len(_value(state.nft)):
+        raise ValueError("no such rule")
+    states[inode] = replace(state, nft=Read(tuple(kept)))
+
+
+def _chain_policy(states: States, inode: int, words: list[str]) -> None:
+    """`nft add chain FAMILY TABLE CHAIN { policy accept ; }`."""
+    wanted = (words[3], words[4], words[5])
+    text = " ".join(words[6:])
+    if "policy accept" not in text:
+        raise ValueError(text)
+    state = states[inode]
+    entries = []
+    for entry in _value(state.nft):
+        chain = entry.get("chain")
+        if isinstance(chain, dict) and (
+            chain.get("family"), chain.get("table"), chain.get("name")
+        ) == wanted:  # fmt: skip
+            entries.append({**entry, "chain": {**chain, "policy": "accept"}})
+        else:
+            entries.append(dict(entry))
+    states[inode] = replace(state, nft=Read(tuple(entries)))
+
+
+def _pairs(words: list[str]) -> Mapping[str, str]:
+    """`dev x onlink` as {dev: x, onlink: ""}."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        found[word] = "" if word in FLAGS else rest.pop(0)
+    return found
+
+
+def _link(state: KernelState, name: str) -> Link:
+    for link in _value(state.links):
+        if link.name == name:
+            return link
+    raise ValueError(f"Cannot find device {name}")
+
+
+def _value(section: Section[T]) -> T:
+    if isinstance(section, Missing):
+        raise ValueError(section.reason)  # noqa: TRY004  # one kind of refusal
+    return section.value
+
+
+VERBS: dict[str, Verb] = {
+    "sysctl": _sysctl,
+    "ip route add": _route,
+    "ip route replace": _route,
+    "ip route del": _route,
+    "ip addr add": _address,
+    "ip link set": _set_link,
+    "ip neigh replace": _neighbour,
+    "bridge fdb replace": _fdb,
+    "nft delete rule": _delete_rule,
+    "nft add chain": _chain_policy,
+}
+"""By the first words."""
