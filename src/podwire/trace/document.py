@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from podwire.trace.schema import SCHEMA
+from podwire.trace.schema import SCHEMA, Result
 
 if TYPE_CHECKING:
     from podwire.trace.flow import Packet
-    from podwire.trace.schema import EndView, Fault, Hop, Path, Step, Trace, Where
+    from podwire.trace.schema import (
+        EndView,
+        Fault,
+        Hop,
+        Observed,
+        Path,
+        Question,
+        Step,
+        Trace,
+        Where,
+    )
 
 JSON = dict[str, Any]
 
 
 def document(trace: Trace) -> JSON:
     """The whole answer as plain values."""
+    probing = trace.probing
     return {
         "schema": SCHEMA,
-        "mode": "live",
-        "level": 1,
+        "time": None
+        if probing is None
+        else {"start": probing.start_ns, "end": probing.end_ns, "clock": "realtime"},
+        "mode": trace.mode,
+        "level": 2 if probing is not None else 0 if trace.mode == "offline" else 1,
         "flow": {
             "src": _end(trace.source),
             "dst": _end(trace.destination),
@@ -27,40 +41,46 @@ def document(trace: Trace) -> JSON:
             "dport": trace.flow.port,
             "size": trace.flow.length,
             "df": trace.flow.df,
-            "cookie": None,
+            "cookie": None if probing is None else probing.cookie,
         },
         "result": {
             "disposition": str(trace.disposition),
             "summary": trace.summary,
             "confidence": trace.confidence,
-            "steadiness": None,
+            "steadiness": None if probing is None else probing.steadiness,
+            "probes": None
+            if probing is None
+            else {"sent": probing.sent, "answered": probing.answered, "rttNs": probing.rtt_ns},
             "pathMtu": trace.path_mtu,
             "exitCode": trace.disposition.exit_code,
+            "bundle": trace.bundle,
         },
         "faults": [_fault(fault) for fault in trace.faults],
         "traces": [_path(path) for path in trace.paths],
-        "arp": [
-            {
-                "asker": question.asker,
-                "target": str(question.target),
-                "replier": question.replier,
-                "mac": question.mac,
-                "delayNs": None if question.delay_ms is None else question.delay_ms * 1_000_000,
-                "kind": question.kind,
-                "predicted": question.predicted,
-                "observed": None,
-            }
-            for path in trace.paths
-            for question in path.questions
-        ],
+        "arp": [_question(question) for path in trace.paths for question in path.questions],
         "coverage": {
-            "taps": None,
+            "taps": None if probing is None else probing.taps,
             "nftTrace": None,
             "tracefs": None,
             "missing": [
                 {"what": gap.what, "why": gap.why, "wouldDecide": gap.decides} for gap in trace.gaps
             ],
         },
+        "state": {"changedDuringTrace": None if probing is None else probing.changed},
+    }
+
+
+def _question(question: Question) -> JSON:
+    delay = None if question.delay_ms is None else question.delay_ms * 1_000_000
+    return {
+        "asker": question.asker,
+        "target": str(question.target),
+        "replier": question.replier,
+        "mac": question.mac,
+        "delayNs": delay if question.took_ns is None else question.took_ns,
+        "kind": question.kind,
+        "predicted": question.predicted,
+        "observed": question.observed,
     }
 
 
@@ -85,6 +105,8 @@ def _fault(fault: Fault) -> JSON:
         "id": fault.id,
         "number": fault.number,
         "severity": fault.severity,
+        "confidence": fault.confidence,
+        "after": fault.after,
         "where": _where(fault.where),
         "sentence": fault.sentence,
         "evidence": [
@@ -99,7 +121,11 @@ def _fault(fault: Fault) -> JSON:
         ],
         "fix": None
         if fault.fix is None
-        else {"text": fault.fix.text, "command": fault.fix.command, "verifiedBy": None},
+        else {
+            "text": fault.fix.text,
+            "command": fault.fix.command,
+            "verifiedBy": fault.fix.verified_by,
+        },
         "alsoAffects": [],
         "references": [],
     }
@@ -120,12 +146,23 @@ def _hop(index: int, hop: Hop) -> JSON:
         **_where(hop.where),
         "side": hop.side,
         "position": hop.position,
-        "result": None,
-        "predicted": {
-            "packet": _packet(hop.packet),
-            "steps": [_step(step) for step in hop.steps],
-        },
-        "observed": None,
+        "result": None if hop.result is None else str(hop.result),
+        "predicted": None
+        if hop.result is Result.EXTRA
+        else {"packet": _packet(hop.packet), "steps": [_step(step) for step in hop.steps]},
+        "observed": None if hop.observed is None else _observed(hop.observed),
+    }
+
+
+def _observed(observed: Observed) -> JSON:
+    return {
+        "packet": None if observed.packet is None else _packet(observed.packet),
+        "packetType": observed.packet_type,
+        "timestampNs": observed.timestamp_ns,
+        "sinceNs": observed.since_ns,
+        "count": observed.count,
+        "differences": list(observed.differences),
+        "source": observed.source,
     }
 
 

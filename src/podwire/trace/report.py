@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podwire.trace.schema import Direction, Disposition
+from podwire.trace.table import WIDTH, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from podwire.trace.schema import Fault, Hop, Trace
 
-    from podwire.trace.flow import Packet
-    from podwire.trace.schema import Fault, Hop, Path, Step, Trace
-
-WIDTH = 100
-_WHERE, _LINK = 16, 19
-_WHAT = WIDTH - 6 - _WHERE - 1 - _LINK - 1 - 5
 _ASCII = str.maketrans(
     {
         "✔": "+",
@@ -28,10 +23,18 @@ _ASCII = str.maketrans(
         "▶": ">",
         "◀": "<",
         "─": "-",
+        "≠": "!",
+        "µ": "u",
     }
 )
 _GREEN, _RED, _YELLOW, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
-_DROPS = frozenset({"DROPPED", "DENIED", "REJECTED"})
+_OPEN = frozenset({Disposition.INSUFFICIENT_INFO, Disposition.UNEXPLAINED, Disposition.MISMATCH})
+"""Where no fault says it."""
+_MARKS = {
+    Disposition.DELIVERED_AND_ANSWERED: ("✔", _GREEN),
+    Disposition.INSUFFICIENT_INFO: ("?", _YELLOW),
+    Disposition.MISMATCH: ("≠", _YELLOW),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +46,19 @@ class Style:
     verbose: bool = False
     quiet: bool = False
     """The first line only."""
+    minimal: bool = False
+    """The stable form for tests: no times, no layout."""
 
 
 def render(trace: Trace, style: Style) -> str:
     """The report, ending with a newline."""
+    if style.minimal:
+        return "\n".join(minimal(trace)) + "\n"
     lines = _verdict(trace, style)
     if not style.quiet:
         lines += _explanation(trace)
         for path in trace.paths:
-            lines += ["", *_table(path, trace, style)]
+            lines += ["", *table(path, trace, verbose=style.verbose)]
         lines += _notes(trace)
     text = "\n".join(lines) + "\n"
     return text.translate(_ASCII) if style.ascii else text
@@ -60,8 +67,7 @@ def render(trace: Trace, style: Style) -> str:
 def _verdict(trace: Trace, style: Style) -> list[str]:
     """One line; its details go to a second one when names are long."""
     ok = trace.disposition is Disposition.DELIVERED_AND_ANSWERED
-    unknown = trace.disposition is Disposition.INSUFFICIENT_INFO
-    mark, paint = ("✔", _GREEN) if ok else ("?", _YELLOW) if unknown else ("✘", _RED)
+    mark, paint = _MARKS.get(trace.disposition, ("✘", _RED))
     word = "REACHABLE" if ok else str(trace.disposition)
     who = f"{trace.source.title} → {trace.destination.title} {trace.flow.title}  {word}"
     details = _facts(trace) if ok else _at(trace)
@@ -73,7 +79,16 @@ def _verdict(trace: Trace, style: Style) -> list[str]:
 
 
 def _facts(trace: Trace) -> str:
-    facts = ["predicted there and back", *_time_to_live(trace)]
+    if trace.probing is None:
+        facts = ["predicted there and back", *_time_to_live(trace)]
+    else:
+        points = [hop for path in trace.paths for hop in path.hops if hop.result is not None]
+        seen = sum(hop.observed is not None for hop in points)
+        facts = [f"path as predicted, {seen} of {len(points)} points"]
+        if trace.probing.steadiness != "steady":
+            facts.append(trace.probing.steadiness.replace("-", " "))
+        if trace.probing.rtt_ns is not None:
+            facts.append(f"rtt {trace.probing.rtt_ns // 1000} µs")
     if trace.path_mtu is not None:
         facts.append(f"path MTU {trace.path_mtu}")
     return ", ".join(facts)
@@ -96,20 +111,33 @@ def _at(trace: Trace) -> str:
 
 
 def _explanation(trace: Trace) -> list[str]:
-    if trace.disposition is Disposition.INSUFFICIENT_INFO:
-        return ["", *_folded("Why", trace.summary)]
     lines: list[str] = []
+    if trace.disposition in _OPEN:
+        lines += ["", *_folded("Why", trace.summary)]
+        if trace.bundle is not None:
+            lines += _folded("", f"the states are kept: podwire trace --from {trace.bundle}")
     for fault in trace.faults:
         lines += ["", *_explained(fault)]
-    if lines and trace.disposition is not Disposition.DELIVERED_AND_ANSWERED:
-        lines += _folded(
-            "Sure?", f"{trace.confidence}: predicted from the kernels' state, not sent"
-        )
+    if trace.faults and trace.disposition is not Disposition.DELIVERED_AND_ANSWERED:
+        lines += _folded("Sure?", _sure(trace))
     return lines
+
+
+def _sure(trace: Trace) -> str:
+    if trace.probing is None:
+        return f"{trace.confidence}: predicted from the kernels' state, not sent"
+    probes = f"{trace.probing.sent - trace.probing.answered} of {trace.probing.sent} probes lost"
+    if trace.confidence == "certain":
+        return f"certain: the state says so, and the packet was seen to end there; {probes}"
+    return f"{trace.confidence}: {probes}"
 
 
 def _explained(fault: Fault) -> list[str]:
     label = "Cause" if fault.severity == "error" else "Note"
+    if fault.after is not None:
+        label = "Then"
+    elif fault.confidence == "possible":
+        label = "Maybe"
     lines = _folded(label, fault.sentence)
     for each in fault.evidence:
         expected = f"  (expected: {each.expected})" if each.expected else ""
@@ -120,6 +148,8 @@ def _explained(fault: Fault) -> list[str]:
         if fault.fix.command is not None:
             place = f" on {fault.where.netns}" if fault.where.netns else ""
             lines += _folded("", f"by hand{place}:  {fault.fix.command}")
+        if fault.fix.verified_by is not None:
+            lines += _folded("", "(checked: then reachable)")
     return lines
 
 
@@ -136,96 +166,33 @@ def _folded(label: str, text: str) -> list[str]:
     return [f"  {label if n == 0 else '':<6}  {each}".rstrip() for n, each in enumerate(lines)]
 
 
-def _table(path: Path, trace: Trace, style: Style) -> Iterator[str]:
-    forward = path.direction is Direction.FORWARD
-    several = [each for each in trace.paths if each.direction is path.direction]
-    branch = f" (way {path.branch + 1} of {len(several)})" if several[1:] else ""
-    title = ("there" if forward else "back") + branch
-    yield f"     {title:<{_WHERE}} {'interface':<{_LINK}} {'what':<{_WHAT}} pred"
-    arrow = "──▶" if forward else "◀──"
-    crossed: list[str] = []
-    for number, hop in enumerate(path.hops):
-        if hop.role == "port" and not style.verbose and number + 1 < len(path.hops):
-            crossed.append(hop.where.netns or "?")
-            continue
-        if number and _is_wire(path.hops, number):
-            over = f" over the bridge of {crossed[0]}" if crossed else ""
-            yield f"     ┄ wire ┄{over}"
-        crossed = []
-        yield from _rows(hop, f" {arrow}" if number == 0 else "    ", style)
-
-
-def _is_wire(hops: tuple[Hop, ...], number: int) -> bool:
-    """Whether the packet crossed from one node to another just before this hop."""
-    before = [hop for hop in hops[:number] if hop.role != "port"]
-    return (
-        bool(before)
-        and hops[number].side == "in"
-        and before[-1].where.node != hops[number].where.node
-    )
-
-
-def _rows(hop: Hop, lead: str, style: Style) -> Iterator[str]:
-    name = (hop.where.netns or "?").rpartition("/")[2]
-    link = f"{hop.where.interface or '-'} {hop.side}"
-    lost = any(step.action in _DROPS for step in hop.steps)
-    main = _main(hop.steps)
-    what = main.text if main is not None else _header(hop.packet)
-    yield _row(lead, name, link, what, "●")
-    for step in hop.steps:
-        if step.component == "ARP" and "kind" in step.detail:
-            yield _row("    ", "│ ARP", str(step.detail["target"]), step.text, "●")
-        elif style.verbose and step is not main:
-            yield _row("    ", "", step.component, step.text, "")
-    if lost:
-        last = hop.steps[-1]
-        answer = last.detail.get("icmp")
-        silent = f"; ICMP {answer} goes back" if answer else "; silently"
-        yield _row("    ", "", "", f"{last.text}{silent}", "✘")
-
-
-def _main(steps: tuple[Step, ...]) -> Step | None:
-    """The step that says most about a place."""
-    for component in ("Tunnel", "Routing", "Socket"):
-        for step in steps:
-            if step.component == component and step.action not in _DROPS:
-                return step
-    return None
-
-
-def _header(packet: Packet) -> str:
-    port = "" if packet.destination_port is None else f"/{packet.destination_port}"
-    more = f" +{packet.length - packet.inner.length} bytes" if packet.inner is not None else ""
-    way = f"{packet.source} → {packet.destination}"
-    return f"{way} {packet.protocol}{port} ttl {packet.ttl}{more}"
-
-
-def _row(lead: str, where: str, link: str, what: str, mark: str) -> str:
-    first, *rest = _wrapped(what)
-    text = f"{lead} {_cut(where, _WHERE):<{_WHERE}} {_cut(link, _LINK):<{_LINK}} {first:<{_WHAT}}"
-    lines = [f"{text}  {mark}".rstrip()]
-    indent = " " * (5 + _WHERE + 1 + _LINK + 1)
-    lines += [f"{indent}{each}" for each in rest]
-    return "\n".join(lines)
-
-
-def _wrapped(text: str) -> list[str]:
-    lines, line = [], ""
-    for word in text.split(" "):
-        if line and len(line) + 1 + len(word) > _WHAT:
-            lines.append(line)
-            line = f"  {word}"
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]
-
-
-def _cut(text: str, width: int) -> str:
-    """Names are told apart by their ends."""
-    return text if len(text) <= width else f"…{text[-(width - 1) :]}"
-
-
 def _notes(trace: Trace) -> list[str]:
     remarks = {remark.text for path in trace.paths for remark in path.remarks}
-    lines = [line for text in sorted(remarks) for line in _folded("note", text)]
+    if trace.disposition is Disposition.INSUFFICIENT_INFO and trace.probing is None:
+        gaps = set()
+    else:
+        gaps = {f"{gap.what}: {gap.why}" for gap in trace.gaps}
+    lines = [line for text in sorted(remarks | gaps) for line in _folded("note", text)]
     return ["", *lines] if lines else []
+
+
+def minimal(trace: Trace) -> list[str]:
+    """One line a fact, in a form that does not change between runs."""
+    lines = [f"{trace.disposition} {trace.confidence}"]
+    for fault in trace.faults:
+        where = " ".join(each or "-" for each in (fault.where.netns, fault.where.interface))
+        lines.append(f"fault {fault.id} {fault.number or '-'} {fault.confidence} {where}")
+        if fault.fix is not None and fault.fix.command is not None:
+            lines.append(f"fix {fault.fix.verified_by or '-'} {fault.fix.command}")
+    for path in trace.paths:
+        lines += [f"{path.direction} {path.branch} {_place(hop)}" for hop in path.hops]
+        lines += [
+            f"arp {each.asker} {each.target} {each.kind} {each.replier or '-'}"
+            for each in path.questions
+        ]
+    return lines
+
+
+def _place(hop: Hop) -> str:
+    words = (hop.position, hop.where.netns, hop.where.interface, hop.side, hop.result)
+    return " ".join(str(each or "-") for each in words)
