@@ -1,11 +1,11 @@
-"""`podwire trace`: the way of a packet, there and back, by the kernels' own state."""
+"""`podwire trace`: the way of a packet, there and back, as it should be and as it is."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +16,8 @@ from podwire.trace.flow import Flow, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from podwire.trace.schema import Trace
 
 USAGE_ERROR = 64
 OWN_FAILURE = 70
@@ -33,30 +35,67 @@ class TraceOptions:
     ascii: bool = False
     bundle: Path | None = None
     """Predict from this bundle, or from its folder, and not from this host."""
+    probe: bool | None = None
+    """True: send in any network; False: never send; None: send where the network is ours."""
+    deep: bool = False
+    minimal: bool = False
 
 
 def run_trace(source: str, destination: str, options: TraceOptions) -> int:
-    """Read this host's namespaces or a bundle, predict, print; the exit code says the disposition.
+    """Trace on this host or in a bundle, and print; the exit code says the disposition.
 
-    0 delivered and answered, 1 not, 3 unexplained, 4 not enough known, 64 unknown end, 70 failure
-    of ours.
+    0 delivered and answered, 1 not, 2 not as predicted, 3 unexplained, 4 not enough known, 64
+    unknown end, 70 failure of ours.
     """
     from podwire.cli.main import complain
-    from podwire.trace.predict import predict
 
     try:
-        trace = predict(read_states(options.bundle), source, destination, options.flow)
+        trace = find_trace(source, destination, options)
     except BadInput as error:
         complain(error)
         return USAGE_ERROR
     except PodwireError as error:
         complain(error)
         return OWN_FAILURE
+    show(trace, options)
+    return trace.disposition.exit_code
+
+
+def find_trace(source: str, destination: str, options: TraceOptions) -> Trace:
+    """The answer as a value.
+
+    Raises:
+        BadInput: an end is unknown, the bundle is none, or the flow fits no packet.
+    """
+    if options.bundle is not None:
+        from podwire.trace.counterproof import Question, prove
+
+        asked = Question(
+            states=read_states(options.bundle),
+            source=source,
+            destination=destination,
+            flow=options.flow,
+        )
+        return replace(prove(asked.predict(), asked), mode="offline")
+    from podwire.cli.trace_live import Wish, trace_live
+
+    wish = Wish(
+        source=source,
+        destination=destination,
+        flow=options.flow,
+        probe=options.probe,
+        deep=options.deep,
+    )
+    return trace_live(wish)
+
+
+def show(trace: Trace, options: TraceOptions) -> None:
+    """Print it in the form that was asked for."""
     if options.output == "json":
         from podwire.trace.document import document
 
         click.echo(json.dumps(document(trace), indent=2))
-        return trace.disposition.exit_code
+        return
     from podwire.trace.report import Style, render
 
     style = Style(
@@ -64,9 +103,9 @@ def run_trace(source: str, destination: str, options: TraceOptions) -> int:
         ascii=options.ascii,
         verbose=options.verbose,
         quiet=options.quiet,
+        minimal=options.minimal,
     )
     click.echo(render(trace, style), nl=False, color=True)
-    return trace.disposition.exit_code
 
 
 def build_flow(*, tcp: int | None, udp: int | None, icmp: bool, size: int | None, df: bool) -> Flow:
@@ -96,10 +135,14 @@ PORT = click.IntRange(1, 65535)
     "--size", type=click.IntRange(28, 65535), metavar="N", help="Bytes of the IP packet, all told."
 )
 @click.option("--df", is_flag=True, help="Forbid fragmentation.")
+@click.option("--predict", is_flag=True, help="Send nothing, only read.")
+@click.option("--probe", is_flag=True, help="Send probes in a network that is not Podwire's, too.")
+@click.option("--deep", is_flag=True, help="Ask the kernel for its own events as well.")
 @bundle_option
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON (podwire.trace/v1).")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every step at every place.")
+@click.option("--minimal", is_flag=True, help="Print a stable form for tests.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Print no character outside of ASCII.")
 @click.pass_context
 def trace(  # noqa: PLR0913  # one parameter for every option
@@ -112,23 +155,31 @@ def trace(  # noqa: PLR0913  # one parameter for every option
     udp: int | None,
     size: int | None,
     df: bool,
+    predict: bool,
+    probe: bool,
+    deep: bool,
     bundle: Path | None,
     output: str | None,
     quiet: bool,
     verbose: bool,
+    minimal: bool,
     ascii_only: bool,
 ) -> None:
     """Say how a packet goes from SRC to DST and its answer back, and where and why it ends.
 
-    SRC and DST are pods (NAMESPACE/NAME or NAME), nodes, network namespaces or addresses. Only the
-    state of the kernels is read; nothing is sent.
+    SRC and DST are pods (NAMESPACE/NAME or NAME), nodes, network namespaces or addresses. The
+    kernels' state says where the packet should go; in Podwire's own networks three probes show
+    where it really goes.
     """
     options = TraceOptions(
         flow=build_flow(tcp=tcp, udp=udp, icmp=icmp, size=size, df=df),
         output=output,
         quiet=quiet,
         verbose=verbose,
+        minimal=minimal,
         ascii=ascii_only,
         bundle=bundle,
+        probe=False if predict else True if probe else None,
+        deep=deep,
     )
     ctx.exit(run_trace(source, destination, options))

@@ -1,0 +1,191 @@
+"""A live trace: read, predict, tap, probe, read again, compare, explain, prove the fix."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podwire.drivers import namespaces
+from podwire.drivers.bundle import facts_here, write_bundle
+from podwire.drivers.capture.observe import Limits, new_series, observe
+from podwire.drivers.collect import collect, collect_all
+from podwire.errors import BadInput, Forbidden, PodwireError, Unsupported
+from podwire.trace.counterproof import Question, prove
+from podwire.trace.explain import explain
+from podwire.trace.flow import Protocol
+from podwire.trace.marks import changed
+from podwire.trace.predict import predict
+from podwire.trace.schema import Direction, Disposition, Gap
+from podwire.trace.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from podwire.model.kernelstate import KernelState
+    from podwire.trace.flow import Flow
+    from podwire.trace.observation import Observation
+    from podwire.trace.schema import Trace
+
+ATTEMPTS = 2
+"""A state that changes under our hands, or a surprise, is looked at once more."""
+LIMITS = Limits(timeout_s=1.0)
+FIRST_PORT, LAST_PORT = 33000, 60000
+"""Source ports of probes: within what programs use, never twice in a row the same."""
+SURPRISES = frozenset({Disposition.MISMATCH, Disposition.UNEXPLAINED, Disposition.LOST_ON_LINK})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What shall be traced, and what may be done for it."""
+
+    source: str
+    destination: str
+    flow: Flow
+    probe: bool | None = None
+    """True: always send. False: never. None: where the network is ours."""
+    deep: bool = False
+
+
+def trace_live(wish: Wish) -> Trace:
+    """Trace on this host.
+
+    Raises:
+        BadInput: an end is unknown, or the flow cannot be made into a packet.
+    """
+    wish = replace(wish, flow=_with_port(wish.flow))
+    trace, states = _attempt(wish)
+    for _ in range(ATTEMPTS - 1):
+        if trace.probing is None or not (trace.probing.changed or trace.disposition in SURPRISES):
+            break
+        trace, states = _attempt(wish)
+    if wish.deep:
+        why = "--deep is not built yet: traces of rules and reasons of drops are not read"
+        trace = replace(trace, gaps=(*trace.gaps, Gap(what="the kernel's own events", why=why)))
+    trace = prove(trace, _question(wish, states))
+    return _with_bundle(trace, states)
+
+
+def _with_port(flow: Flow) -> Flow:
+    if flow.protocol is Protocol.ICMP:
+        return flow
+    return replace(flow, source_port=FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT))
+
+
+def _question(wish: Wish, states: tuple[KernelState, ...]) -> Question:
+    return Question(states=states, source=wish.source, destination=wish.destination, flow=wish.flow)
+
+
+def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
+    states = collect_all()
+    trace = predict(states, wish.source, wish.destination, wish.flow)
+    world = World(states)
+    reason = _why_not(world, trace, wish.probe)
+    if reason is not None:
+        return _unprobed(trace, reason), states
+    try:
+        with ExitStack() as open_files:
+            spaces = _open(world, trace, open_files)
+            observation = _observe(trace, spaces)
+            again = list(_read_again(world, trace, spaces))
+    except (Forbidden, Unsupported) as error:
+        why = error.message if error.fix is None else f"{error.message}: {error.fix}"
+        return _unprobed(trace, why), states
+    explained = explain(world, trace, observation)
+    version = 4 if trace.destination.ip is None else trace.destination.ip.version
+    moved = changed(states, again, version)
+    if moved and explained.probing is not None:
+        gap = Gap(what="a still picture", why=f"changed while tracing: {', '.join(moved[:4])}")
+        probing = replace(explained.probing, changed=True)
+        explained = replace(explained, probing=probing, gaps=(*explained.gaps, gap))
+    return explained, states
+
+
+def _why_not(world: World, trace: Trace, probe: bool | None) -> str | None:
+    """Why nothing may or can be sent; None when it can."""
+    start = _start(trace)
+    if probe is False:
+        return "--predict: nothing was sent"
+    if start is None:
+        return "there is no packet to send"
+    space = world.spaces[start]
+    ours = world.pod_in(space) is not None or any(
+        pod.host.space is space for pod in world.pods.values()
+    )
+    if probe is None and not ours:
+        return f"{space.title} is no network of Podwire, so nothing was sent: give --probe"
+    return None
+
+
+def _start(trace: Trace) -> int | None:
+    """The namespace that sends."""
+    for path in trace.paths:
+        if path.direction is Direction.FORWARD and path.hops:
+            return path.hops[0].inode
+    return None
+
+
+def _unprobed(trace: Trace, why: str) -> Trace:
+    gap = Gap(what="where the packet is really seen", why=why)
+    return replace(trace, gaps=(*trace.gaps, gap))
+
+
+def _open(world: World, trace: Trace, open_files: ExitStack) -> dict[int, int]:
+    """Descriptors of every namespace that the packet may touch, other pods left alone."""
+    passed = {hop.inode for path in trace.paths for hop in path.hops}
+    wanted = {inode for inode, space in world.spaces.items() if world.pod_in(space) is None}
+    if trace.destination.ip is not None:
+        wanted |= {port.space.inode for port in world.owners(trace.destination.ip)}
+    found: dict[int, int] = {}
+    paths = namespaces.paths()
+    for inode in passed | wanted:
+        if inode not in paths:
+            continue
+        try:
+            descriptor = namespaces.open_namespace(paths[inode])
+        except PodwireError:
+            if inode == _start(trace):
+                raise
+            continue
+        open_files.callback(os.close, descriptor)
+        found[inode] = descriptor
+    return found
+
+
+def _observe(trace: Trace, spaces: dict[int, int]) -> Observation:
+    start = _start(trace)
+    assert start is not None
+    if start not in spaces:
+        raise Forbidden("the sender's network namespace cannot be entered", fix="run it as root")
+    path = next(each for each in trace.paths if each.direction is Direction.FORWARD)
+    packet = path.hops[0].packet
+    series = new_series(packet.source, packet.destination, trace.flow)
+    places = [
+        (hop.inode, hop.where.interface, hop.side) for each in trace.paths for hop in each.hops
+    ]
+    return observe(spaces, start, series, path=places, limits=LIMITS)
+
+
+def _read_again(world: World, trace: Trace, spaces: dict[int, int]) -> Iterable[KernelState]:
+    """The namespaces on the way once more."""
+    for inode in {hop.inode for path in trace.paths for hop in path.hops} & spaces.keys():
+        try:
+            yield collect(spaces[inode], world.spaces[inode].state.namespace, {})
+        except PodwireError:  # it has ended meanwhile: the probe says what that means
+            continue
+
+
+def _with_bundle(trace: Trace, states: tuple[KernelState, ...]) -> Trace:
+    """Keep the states of a loss that nothing explains."""
+    if trace.disposition is not Disposition.UNEXPLAINED:
+        return trace
+    facts = facts_here()
+    path = Path.cwd() / f"podwire-trace-{facts.time_ns // 1_000_000_000}.tgz"
+    try:
+        write_bundle(path, states, facts)
+    except BadInput as error:
+        return replace(trace, gaps=(*trace.gaps, Gap(what="the bundle", why=error.message)))
+    return replace(trace, bundle=str(path))
