@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import click
@@ -72,10 +73,16 @@ def test_a_script_parses_and_fits_one_screen() -> None:
         assert length(path) <= SCRIPT_LINES, path
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [
         node
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -123,7 +130,7 @@ def test_values_of_the_model_are_frozen() -> None:
     for path in PYTHON:
         if "model" not in path.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef):
                 for decorator in map(ast.unparse, node.decorator_list):
                     if decorator.startswith("dataclass"):
