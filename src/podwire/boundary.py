@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from podwire.model.resource import Wire
@@ -132,6 +133,16 @@ class Store(Protocol):
         Raises:
             AlreadyExists, Conflict: some write's condition does not hold; nothing was written.
             Unsupported: `can_batch` is False.
+        """
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Writes of this thread inside the block need not outlive a power failure when they return.
+
+        At the end of the block all do. Everybody sees each of them at once, as ever.
+
+        Raises:
+            DatastoreUnavailable: at the end; what was written stays, and may not be durable.
         """
         ...
 

@@ -22,6 +22,7 @@ from podwire.model.resource import Metadata, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from podwire.boundary import Entry, Listing, Revision, Store, Watch, Write
     from podwire.model.addressing import IPAddress
@@ -93,6 +94,9 @@ class WatchedStore:
     def batch(self, writes: Sequence[Write]) -> Sequence[Entry | None]:
         with self._write():
             return self.inner.batch(writes)
+
+    def together(self) -> AbstractContextManager[None]:
+        return self.inner.together()
 
     def watch(self, prefix: str, revision: Revision) -> Watch:
         return self.inner.watch(prefix, revision)

@@ -98,7 +98,10 @@ def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], boo
             detach(world, request.key)  # of a namespace that has gone
         refuse_second_interface(world, request.key)
         refuse_when_gone(request, gone)
-        result = make(world, request, Rooms(host=host, pod=pod), undo)
+        # One wait for the disk, and not while others wait for their address: nobody has to know
+        # that this one will outlive a power failure before the runtime is told.
+        with world.store.together():
+            result = make(world, request, Rooms(host=host, pod=pod), undo)
         refuse_when_gone(request, gone)
         return Attached(result=result, undo=undo.pop_all(), fresh=True)
 

@@ -190,7 +190,8 @@ class Attachments:
             self.world.refuse_when_held()
             self.load()
             with self._working_on(request.key), self._turn(request.key, request.pod):
-                detach(self.world, request.key, request.pod)
+                with self.world.store.together():
+                    detach(self.world, request.key, request.pod)
                 # One that an earlier DEL left in the spool is done with this.
                 self.world.spool.drain(lambda _: None, only=request.key)
         except (DatastoreUnavailable, AgentUnavailable, Stale) as error:
@@ -253,7 +254,8 @@ class Attachments:
         with self._lock:
             self._claiming = False
         try:
-            self.world.ipam.claim_ahead()
+            with self.world.store.together():
+                self.world.ipam.claim_ahead()
         except PodwireError as error:
             log.warning("no block claimed ahead", reason=str(error))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from podwire.boundary import Change, Entry, Listing, Verb, Write
@@ -17,6 +18,7 @@ from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavaila
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from podwire.boundary import Revision
     from podwire.model.resource import Wire
@@ -110,6 +112,10 @@ class SingleObjectStore:
         if not self._batches:
             raise Unsupported("this datastore writes one object at a time")
         return self._write(writes)
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Store.together`; memory keeps nothing anyway."""
+        return nullcontext()
 
     def watch(self, prefix: str, revision: Revision) -> SingleObjectWatch:
         """See `Store.watch`."""

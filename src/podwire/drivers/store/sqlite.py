@@ -1,8 +1,8 @@
 """The embedded datastore: one SQLite file, shared by several processes and namespaces.
 
 A revision is the number of the write, growing by one across all keys. Every write is one
-transaction, on disk before it returns (WAL, synchronous=FULL): kill -9 and power loss leave all of
-it or nothing.
+transaction, on disk before it returns (durability.py): kill -9 and power loss leave all of it or
+nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavaila
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Sequence
+    from contextlib import AbstractContextManager
 
     from podwire.boundary import Revision
     from podwire.model.resource import Wire
@@ -103,6 +104,10 @@ class SQLiteStore:
                 for write, text in zip(writes, texts, strict=True)
             ]
         return tuple(entries)
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Store.together`."""
+        return self._file.together()
 
     def watch(self, prefix: str, revision: Revision) -> SQLiteWatch:
         """See `Store.watch`."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from podwire.drivers.store.durability import Durability, SyncFailed
 from podwire.drivers.store.writequeue import WriteQueue
 from podwire.errors import DatastoreUnavailable
 
@@ -45,6 +46,7 @@ class SQLiteFile:
     def __init__(self, path: Path, *, create: bool, timeout_s: float) -> None:
         self.path = path
         self.queue = WriteQueue(path.with_name(f"{path.name}-lock"), timeout_s=timeout_s)
+        self._durability = Durability(path.with_name(f"{path.name}-wal"))
         self._create = create
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
@@ -71,6 +73,8 @@ class SQLiteFile:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A connection inside a write transaction; committed at the end, undone by any exception.
 
+        Returns when the commit is on disk, or inside `together` when it is made.
+
         Raises:
             DatastoreUnavailable: it can not be written; nothing was.
         """
@@ -83,6 +87,18 @@ class SQLiteFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             turn.ring()
+        with self._synced():
+            self._durability.committed()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Writes of this thread inside the block wait for the disk only once, at its end.
+
+        Raises:
+            DatastoreUnavailable: the disk refused; a power failure may take the writes back.
+        """
+        with self._synced(), self._durability.together():
+            yield
 
     def close(self) -> None:
         """Close all connections; one in use is closed when it is given back."""
@@ -91,6 +107,13 @@ class SQLiteFile:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    @contextmanager
+    def _synced(self) -> Iterator[None]:
+        try:
+            yield
+        except SyncFailed as error:
+            raise self._meaning(sqlite3.SQLITE_IOERR, error) from None
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
@@ -186,7 +209,8 @@ class SQLiteFile:
             check_same_thread=False,
         )
         try:
-            connection.execute("PRAGMA synchronous=FULL")
+            # The checkpoint's own syncs stay; those of the commits are made in durability.py.
+            connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.Error:
