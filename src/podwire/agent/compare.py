@@ -85,7 +85,7 @@ def _of_host(host: Session, endpoint: WorkloadEndpoint, link: Link) -> Iterator[
             wanted.hops,
         ):
             yield f"the host lacks the route to {address.ip} through {link.name}"
-    for name, value in sysctls.of_workload(link.name).items():
+    for name, value in sysctls.of_workload(link.name, endpoint.addresses).items():
         now = sysctl.read(name)
         if now is not None and now != value:
             yield f"sysctl {name} is {now}, not {value}"

@@ -210,7 +210,7 @@ def build(veth: Veth, pod: Pod, host: Session, undo: ExitStack, clock: Clock) ->
 
 def furnish_host(host: Session, veth: Veth, index: int) -> None:
     """Sysctls before the link is up, so that no packet ever sees the kernel's defaults."""
-    for name, value in sysctls.of_workload(veth.host).items():
+    for name, value in sysctls.of_workload(veth.host, veth.addresses).items():
         with suppress(NotThere):  # a kernel without IPv6
             sysctl.write(name, value)
     addresses = [address.ip for address in veth.addresses]

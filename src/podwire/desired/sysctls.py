@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from podwire.model.addressing import IPAddress
 
 OF_NODE: Mapping[str, str] = MappingProxyType({"net/ipv4/ip_forward": "1"})
 """Without forwarding no packet crosses a node, and nobody answers proxy ARP."""
@@ -29,15 +31,21 @@ _OF_WORKLOAD6 = {
     "conf/{}/accept_dad": "0",
     "conf/{}/accept_ra": "0",
     "conf/{}/proxy_ndp": "1",
-    "conf/{}/forwarding": "1",
 }
 
 
-def of_workload(interface: str) -> Mapping[str, str]:
-    """Switches of a host-side pod interface; a kernel without IPv6 lacks the second half."""
-    return {
-        f"net/ipv4/{name.format(interface)}": value for name, value in _OF_WORKLOAD4.items()
-    } | {f"net/ipv6/{name.format(interface)}": value for name, value in _OF_WORKLOAD6.items()}
+def of_workload(interface: str, addresses: Iterable[IPAddress]) -> Mapping[str, str]:
+    """Switches of the host side of a pod with these addresses; without IPv6 half of them lack.
+
+    IPv6 is forwarded only for a pod that has it: a device that does also answers for the subnet's
+    anycast address, and that one more reference makes the kernel wait about 15 ms longer, for
+    another RCU barrier, when the device is deleted (netdev_wait_allrefs_any in net/core/dev.c).
+    """
+    switches = {f"net/ipv4/{name}": value for name, value in _OF_WORKLOAD4.items()}
+    switches |= {f"net/ipv6/{name}": value for name, value in _OF_WORKLOAD6.items()}
+    if any(address.version == 6 for address in addresses):
+        switches["net/ipv6/conf/{}/forwarding"] = "1"
+    return {name.format(interface): value for name, value in switches.items()}
 
 
 def of_tunnel(device: str) -> Mapping[str, str]:

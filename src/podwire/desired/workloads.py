@@ -40,7 +40,6 @@ def of_endpoint(endpoint: WorkloadEndpoint, device: int) -> tuple[Want, ...]:
             neighbour(interface.ip, device, endpoint.mac.lower()),
         )
     ]
-    switches = (
-        Sysctl(name=name, value=value) for name, value in of_workload(endpoint.interface).items()
-    )
+    wanted = of_workload(endpoint.interface, endpoint.addresses)
+    switches = (Sysctl(name=name, value=value) for name, value in wanted.items())
     return tuple(Want(entry, RouteClass.LOCAL_WORKLOAD) for entry in (*entries, *switches))
