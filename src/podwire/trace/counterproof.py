@@ -32,14 +32,17 @@ class Question:
     destination: str
     flow: Flow
 
-    def after(self, fault: Fault) -> Question | None:
+    def after(self, fault: Fault, trace: Trace) -> Question | None:
         """The same question once the fault's fix was run; None when that cannot be told."""
         if fault.fix is None or fault.fix.command is None:
             return None
         spaces = World(self.states).spaces.values()
-        inode = next((each.inode for each in spaces if each.title == fault.where.netns), None)
-        if inode is None:
+        inodes = [each.inode for each in spaces if each.title == fault.where.netns]
+        if not inodes:
             return None
+        # Two clusters on one host can have namespaces of the same name: the one passed is meant.
+        passed = {hop.inode for path in trace.paths for hop in path.hops}
+        inode = next((each for each in inodes if each in passed), inodes[0])
         try:
             return replace(self, states=with_command(self.states, inode, fault.fix.command))
         except NotUnderstood:
@@ -53,10 +56,10 @@ class Question:
 def prove(trace: Trace, question: Question) -> Trace:
     """The trace with its fixes checked, and the faults that show only behind the first."""
     errors = [fault for fault in trace.faults if fault.severity == "error"]
-    notes = tuple(_prove_note(each, question) for each in trace.faults if each not in errors)
+    notes = tuple(_prove_note(each, trace, question) for each in trace.faults if each not in errors)
     if not errors:
         return replace(trace, faults=notes)
-    chain, good = _mend(errors[0], question)
+    chain, good = _mend(errors[0], trace, question)
     if good:
         chain = [_verified(each) for each in chain]
     known = {(each.id, each.where) for each in chain}
@@ -64,10 +67,10 @@ def prove(trace: Trace, question: Question) -> Trace:
     return replace(trace, faults=(*chain, *others, *notes))
 
 
-def _mend(first: Fault, question: Question) -> tuple[list[Fault], bool]:
+def _mend(first: Fault, trace: Trace, question: Question) -> tuple[list[Fault], bool]:
     """The faults behind each other, and whether all is well when all are mended."""
     chain = [first]
-    asked = question.after(first)
+    asked = question.after(first, trace)
     while asked is not None:
         again = asked.predict()
         if again.disposition is Disposition.DELIVERED_AND_ANSWERED:
@@ -77,7 +80,7 @@ def _mend(first: Fault, question: Question) -> tuple[list[Fault], bool]:
         if found is None or (found.id, found.where) in known or len(chain) == MAX_FAULTS:
             return chain, False
         chain.append(replace(found, after=chain[-1].id))
-        asked = asked.after(found)
+        asked = asked.after(found, again)
     return chain, False
 
 
@@ -86,8 +89,8 @@ def _verified(fault: Fault) -> Fault:
     return replace(fault, fix=replace(fault.fix, verified_by="counterproof"))
 
 
-def _prove_note(fault: Fault, question: Question) -> Fault:
-    asked = question.after(fault)
+def _prove_note(fault: Fault, trace: Trace, question: Question) -> Fault:
+    asked = question.after(fault, trace)
     if asked is None:
         return fault
     again = asked.predict()

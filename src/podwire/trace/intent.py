@@ -103,14 +103,14 @@ def _next_hop(world: World, space: Space, address: IPAddress) -> str:
                         if index == device.index and neighbour.mac == entry.mac:
                             return f"via {gateway} dev {device.name} onlink"
     tunnel = next((each for each in space.links.values() if each.kind == "ipip" and each.up), None)
-    for hop in _hops_to(space, there):
+    for hop in hops_to(space, there):
         assert hop.device is not None
         name = space.links[hop.device].name if tunnel is None else tunnel.name
         return f"via {hop.gateway} dev {name}" + (" onlink" if tunnel is not None else "")
     return ""
 
 
-def _hops_to(space: Space, addresses: set[IPAddress]) -> list[NextHop]:
+def hops_to(space: Space, addresses: set[IPAddress]) -> list[NextHop]:
     """Next hops to those of a node's addresses that are on a subnet of ours."""
     found = []
     for index, carried in space.addresses.items():

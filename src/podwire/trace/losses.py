@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.trace import faults_route
 from podwire.trace.align import UNSENT
 from podwire.trace.arpseen import unanswered
+from podwire.trace.faults.routes import swallowed as swallowed_by
 from podwire.trace.flow import Protocol
 from podwire.trace.schema import (
     Direction,
@@ -200,7 +200,7 @@ def _silent_receiver(trace: Trace, last: Hop) -> Trace:
 def swallowed(world: World, trace: Trace, aligned: Alignment) -> Trace | None:
     """It was seen leaving by a default route into what nobody has read, and a better is missing."""
     path = aligned.taken(Direction.FORWARD)
-    fault = None if path is None else faults_route.swallowed(world, path)
+    fault = None if path is None else swallowed_by(world, path)
     if fault is None or path is None:
         return None
     left = [hop for hop in path.hops if hop.observed is not None and hop.side == "out"]

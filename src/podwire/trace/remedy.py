@@ -115,6 +115,15 @@ def _route(states: States, inode: int, words: list[str]) -> None:
     states[inode] = replace(state, routes=Read((*routes, made)))
 
 
+def _rule(states: States, inode: int, words: list[str]) -> None:
+    state, priority = states[inode], int(words[4])
+    rules = _value(state.rules)
+    kept = tuple(each for each in rules if (each.family, each.priority) != (4, priority))
+    if len(kept) == len(rules):
+        raise ValueError("No such file or directory")
+    states[inode] = replace(state, rules=Read(kept))
+
+
 def _address(states: States, inode: int, words: list[str]) -> None:
     state = states[inode]
     interface, device = ip_interface(words[3]), _link(state, _pairs(words[4:])["dev"])
@@ -253,6 +262,17 @@ def _chain_policy(states: States, inode: int, words: list[str]) -> None:
     states[inode] = replace(state, nft=Read(tuple(entries)))
 
 
+def _legacy_policy(states: States, inode: int, words: list[str]) -> None:
+    """`iptables-legacy -t TABLE -P CHAIN ACCEPT`."""
+    table, chain = words[2], words[4]
+    state, lines, here = states[inode], [], ""
+    for line in _value(state.iptables_legacy).splitlines():
+        here = line[1:] if line.startswith("*") else here
+        mine = here == table and line.startswith(f":{chain} ")
+        lines.append(line.replace(" DROP", " ACCEPT", 1) if mine else line)
+    states[inode] = replace(state, iptables_legacy=Read("\n".join(lines) + "\n"))
+
+
 def _pairs(words: list[str]) -> Mapping[str, str]:
     """`dev x onlink` as {dev: x, onlink: ""}."""
     found: dict[str, str] = {}
@@ -281,10 +301,12 @@ VERBS: dict[str, Verb] = {
     "ip route add": _route,
     "ip route replace": _route,
     "ip route del": _route,
+    "ip rule del": _rule,
     "ip addr add": _address,
     "ip link set": _set_link,
     "ip neigh replace": _neighbour,
     "bridge fdb replace": _fdb,
+    "iptables-legacy": _legacy_policy,
     "nft delete rule": _delete_rule,
     "nft add chain": _chain_policy,
 }

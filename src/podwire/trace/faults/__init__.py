@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podwire.trace import faults_link, faults_route
 from podwire.trace.case import Case, plain
+from podwire.trace.faults import links, neighbours, policies, receivers, routes, tunnels
 from podwire.trace.schema import Direction, Disposition
 
 if TYPE_CHECKING:
@@ -22,48 +22,48 @@ if TYPE_CHECKING:
     Explain = Callable[[Case], Fault]
 
 BY_CODE: dict[str, Explain] = {
-    "source-no-route": faults_route.nothing_leaves,
-    "source-blackhole": faults_route.blackhole,
-    "source-unreachable": faults_route.refusing_route,
-    "source-prohibit": faults_route.refusing_route,
-    "no-route": faults_route.no_route,
-    "blackhole": faults_route.blackhole,
-    "unreachable": faults_route.refusing_route,
-    "prohibit": faults_route.refusing_route,
-    "rpf": faults_route.reverse_path,
-    "forwarding-off": faults_route.forwarding_off,
-    "ttl": faults_route.loop,
-    "loop": faults_route.loop,
-    "arp-proxy-arp-off": faults_link.unanswered,
-    "arp-no-route": faults_link.unanswered,
-    "arp-blackhole": faults_link.unanswered,
-    "arp-unreachable": faults_link.unanswered,
-    "arp-prohibit": faults_link.unanswered,
-    "arp-forwarding-off": faults_link.unanswered,
-    "arp-rpf": faults_link.unanswered,
-    "arp-own-source": faults_link.unanswered,
-    "arp-same-link": faults_link.unanswered,
-    "arp-arp-ignore": faults_link.unanswered,
-    "arp-nobody": faults_link.unanswered,
-    "not-mine": faults_link.address_missing,
-    "link-down": faults_link.link_down,
-    "tunnel-down": faults_link.tunnel_down,
-    "no-ipip": faults_link.tunnel_down,
-    "no-vxlan": faults_link.tunnel_down,
-    "vtep-missing": faults_link.vtep_missing,
-    "fdb-missing": faults_link.fdb_missing,
-    "vtep-mac": faults_link.vtep_mac,
-    "vni": faults_link.vni,
-    "too-big": faults_link.too_big,
-    "peer-mtu": faults_link.peer_mtu,
-    "outer-fragments": faults_link.outer_fragments,
-    "proxy-delay": faults_link.proxy_delay,
-    "rule-drop": faults_link.rule,
-    "rule-reject": faults_link.rule,
-    "echo-ignored": faults_link.echo_ignored,
-    "port-closed": faults_link.port_closed,
-    "taken-by-other": faults_link.duplicate,
-    "several-answers": faults_link.duplicate,
+    "source-no-route": routes.nothing_leaves,
+    "source-blackhole": routes.blackhole,
+    "source-unreachable": routes.refusing_route,
+    "source-prohibit": routes.refusing_route,
+    "no-route": routes.no_route,
+    "blackhole": routes.blackhole,
+    "unreachable": routes.refusing_route,
+    "prohibit": routes.refusing_route,
+    "rpf": routes.reverse_path,
+    "forwarding-off": routes.forwarding_off,
+    "ttl": routes.loop,
+    "loop": routes.loop,
+    "arp-proxy-arp-off": neighbours.unanswered,
+    "arp-no-route": neighbours.unanswered,
+    "arp-blackhole": neighbours.unanswered,
+    "arp-unreachable": neighbours.unanswered,
+    "arp-prohibit": neighbours.unanswered,
+    "arp-forwarding-off": neighbours.unanswered,
+    "arp-rpf": neighbours.unanswered,
+    "arp-own-source": neighbours.unanswered,
+    "arp-same-link": neighbours.unanswered,
+    "arp-arp-ignore": neighbours.unanswered,
+    "arp-nobody": neighbours.unanswered,
+    "not-mine": neighbours.address_missing,
+    "link-down": links.link_down,
+    "tunnel-down": tunnels.tunnel_down,
+    "no-ipip": tunnels.tunnel_down,
+    "no-vxlan": tunnels.tunnel_down,
+    "vtep-missing": tunnels.vtep_missing,
+    "fdb-missing": tunnels.fdb_missing,
+    "vtep-mac": tunnels.vtep_mac,
+    "vni": tunnels.vni,
+    "too-big": links.too_big,
+    "peer-mtu": links.peer_mtu,
+    "outer-fragments": links.outer_fragments,
+    "proxy-delay": neighbours.proxy_delay,
+    "rule-drop": policies.rule,
+    "rule-reject": policies.rule,
+    "echo-ignored": receivers.echo_ignored,
+    "port-closed": receivers.port_closed,
+    "taken-by-other": receivers.duplicate,
+    "several-answers": receivers.duplicate,
 }
 WORTH_A_WARNING = frozenset({"outer-fragments", "proxy-delay", "several-answers"})
 """Remarks of a walk that are faults though packets pass; the others only stand in the table."""
@@ -83,7 +83,7 @@ def explain(
 def _explain_path(world: World, path: Path, destination: IPAddress | None) -> list[Fault]:
     found = []
     if path.disposition not in {Disposition.DELIVERED_AND_ANSWERED, Disposition.INSUFFICIENT_INFO}:
-        swallowed = faults_route.swallowed(world, path)
+        swallowed = routes.swallowed(world, path)
         if swallowed is not None:
             found.append(swallowed)
         elif path.cause is not None:

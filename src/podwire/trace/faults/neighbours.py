@@ -1,4 +1,4 @@
-"""Faults of neighbours, links, tunnels, sizes, rules and receivers."""
+"""Faults of ARP: a proxy that may not answer, a pod without its address, a dead next hop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from podwire.model.addressing import POD_GATEWAY
 from podwire.trace import intent
 from podwire.trace.case import plain, warning
+from podwire.trace.faults import mending
 from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _address_missing(
         sentence,
         fix=Fix(
             text=f"give it back inside the pod: {target}/32 dev {pod.interface}",
-            command=f"ip addr add {target}/32 dev {pod.interface}",
+            command=f"ip addr add {target}/32 dev {pod.interface}{mending.pod_routes(case, pod)}",
         ),
         evidence=evidence,
         where=Where(
@@ -130,93 +131,14 @@ def _dead_next_hop(case: Case, target: str, link: str) -> Fault:
             f"{last.where.interface} of {asker} sends {case.called(case.target)} to {target}, "
             f"which nobody on {link} has: the forwarding entry or the route names a wrong node"
         )
-        return case.fault("tunnel.wrong-node", 30, sentence, evidence=(_asked(case),))
+        place, fix = mending.true_node(case, destination=target)
+        evidence = (_asked(case),)
+        return case.fault(
+            "tunnel.wrong-node", 30, sentence, fix=fix, evidence=evidence, where=place
+        )
     sentence = f"{asker} sends {case.called(case.target)} by {target}, which nobody on {link} has"
-    return case.fault("neighbour.next-hop-dead", 36, sentence, evidence=(_asked(case),))
-
-
-def link_down(case: Case) -> Fault:
-    """A veth, or its other end, is down."""
-    for pod in case.world.pods.values():
-        space = case.world.spaces.get(pod.inode or 0)
-        inner = None if space is None else space.links_by_name.get(pod.interface)
-        names = {(pod.host.space.inode, pod.host.link.name), (pod.inode, pod.interface)}
-        if (case.cause.inode, case.cause.where.interface) not in names:
-            continue
-        if not pod.host.link.up:
-            name, where, number = pod.host.link.name, pod.host.space.title, 9
-        elif inner is not None and not inner.up:
-            name, where, number = inner.name, pod.title, 49
-        else:
-            break
-        sentence = f"{name} of {where} is down (administratively)"
-        fix = Fix(text="set it up", command=f"ip link set {name} up")
-        node = case.world.node_of(pod.host.space)
-        place = Where(node=node, netns=where, interface=name)
-        return case.fault("link.down", number, sentence, fix=fix, where=place)
-    fix = Fix(text="set it up", command=f"ip link set {case.interface} up")
-    return case.fault("link.down", None, case.cause.text, fix=fix)
-
-
-def tunnel_down(case: Case) -> Fault:
-    """The tunnel device is down or not there."""
-    ipip = case.cause.code == "no-ipip" or case.interface == "tunl0"
-    return case.fault("tunnel.down", 41 if ipip else None, case.cause.text)
-
-
-def vtep_missing(case: Case) -> Fault:
-    """No permanent neighbour for the tunnel address."""
-    target = case.cause.facts["target"]
-    sentence = (
-        f"{case.here} does not know the tunnel MAC of {target}: no neighbour entry on "
-        f"{case.interface}"
-    )
-    return case.fault(
-        "neighbour.vtep-missing", 28, sentence, fix=Fix(text="the agent of this node owns it")
-    )
-
-
-def fdb_missing(case: Case) -> Fault:
-    """A MAC without a node behind it."""
-    mac, via = case.cause.facts["mac"], case.cause.facts["via"]
-    sentence = f"{case.here} has the MAC {mac} of {via}, but not the node behind it (FDB)"
-    return case.fault("fdb.missing", 29, sentence, fix=Fix(text="the agent of this node owns it"))
-
-
-def vtep_mac(case: Case) -> Fault:
-    """The inner frame is for another VTEP."""
-    return case.fault("tunnel.wrong-node", 30, case.cause.text)
-
-
-def vni(case: Case) -> Fault:
-    """The two ends differ in their VNI."""
-    sent, here = case.cause.facts["sent"], case.cause.facts["here"]
-    sentence = f"the sender uses VNI {sent}, {case.interface} of {case.here} has VNI {here}"
-    return case.fault("tunnel.vni-differs", 32, sentence)
-
-
-def too_big(case: Case) -> Fault:
-    """DF is set and the packet does not fit."""
-    mtu, length = case.cause.facts["mtu"], case.cause.facts["length"]
-    sentence = (
-        f"{length} bytes with DF do not fit: the MTU of {case.interface} on {case.here} is {mtu}"
-    )
-    return case.fault("mtu.too-big", 39, sentence, fix=Fix(text=f"send no more than {mtu} bytes"))
-
-
-def peer_mtu(case: Case) -> Fault:
-    """The two ends of a veth differ in their MTU: lost without a word."""
-    return case.fault("mtu.ends-differ", None, f"{case.cause.text}: dropped without an ICMP error")
-
-
-def outer_fragments(case: Case) -> Fault:
-    """Full packets are cut outside the tunnel."""
-    mtu, length = case.cause.facts["mtu"], case.cause.facts["length"]
-    sentence = (
-        f"works, but full packets are cut: {length} bytes with the tunnel's header, "
-        f"{case.interface} of {case.here} takes {mtu}"
-    )
-    return warning(case.fault("mtu.tunnel-too-large", 38, sentence))
+    fix = mending.block_route(case, case.world.spaces[last.inode])
+    return case.fault("neighbour.next-hop-dead", 36, sentence, fix=fix, evidence=(_asked(case),))
 
 
 def proxy_delay(case: Case) -> Fault:
@@ -229,29 +151,3 @@ def proxy_delay(case: Case) -> Fault:
     )
     fix = Fix(text="set it to 0", command=f"sysctl -w net/ipv4/neigh/{name}/proxy_delay=0")
     return warning(case.fault("arp.proxy-delay", 7, sentence, fix=fix))
-
-
-def rule(case: Case) -> Fault:
-    """A firewall rule."""
-    if case.cause.code == "rule-reject":
-        sentence = f"refused, not lost: {case.cause.text}"
-        return case.fault("policy.rejected", 24, sentence)
-    by_policy = "(policy)" in case.cause.text
-    return case.fault("policy.denied", 22 if by_policy else 23, f"dropped: {case.cause.text}")
-
-
-def echo_ignored(case: Case) -> Fault:
-    """The receiver does not answer ping."""
-    sentence = f"{case.here} gets the packet and does not answer ping (icmp_echo_ignore_all=1)"
-    return case.fault("pod.ignores-ping", 52, sentence, fix=Fix(text="try --tcp PORT"))
-
-
-def port_closed(case: Case) -> Fault:
-    """Nobody listens."""
-    return case.fault("socket.closed", 51, f"{case.here} is reached; {case.cause.text}")
-
-
-def duplicate(case: Case) -> Fault:
-    """An address twice."""
-    found = case.fault("address.duplicate", 21, case.cause.text)
-    return warning(found) if case.cause.code == "several-answers" else found

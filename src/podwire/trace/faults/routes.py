@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from podwire.model.addressing import POD_GATEWAY
 from podwire.trace import intent
+from podwire.trace.faults import mending
 from podwire.trace.schema import Evidence, Fault, Fix, Where
 
 if TYPE_CHECKING:
@@ -76,15 +77,10 @@ def blackhole(case: Case) -> Fault:
             f"{case.called(case.target)}"
         )
         number, name = 15, "route.blackhole"
-        wanted = intent.block_route(case.world, case.space, case.target)
-        if wanted is not None and wanted.destination == prefix:
-            wanted = None
+        fix = mending.block_route(case, case.space, prefix)
+        return case.fault(name, number, sentence, fix=fix)
     return case.fault(
-        name,
-        number,
-        sentence,
-        fix=None if wanted is None else _add(wanted),
-        evidence=() if wanted is None else _evidence(case.here, wanted),
+        name, number, sentence, fix=_add(wanted), evidence=_evidence(case.here, wanted)
     )
 
 
@@ -92,9 +88,7 @@ def refusing_route(case: Case) -> Fault:
     """An unreachable or prohibit route, or a rule that says so."""
     route = case.cause.facts.get("route", "an ip rule")
     sentence = f"{case.here} refuses {case.called(case.target)}: {route}"
-    return case.fault(
-        "route.refusing", 16, sentence, fix=Fix(text=f"delete it if unwanted: {route}")
-    )
+    return case.fault("route.refusing", 16, sentence, fix=mending.allow_route(case, route))
 
 
 def reverse_path(case: Case) -> Fault:
