@@ -1,0 +1,204 @@
+"""Live traces of real namespaces: predicted beside observed; faults by name, fixes that work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podwire.cli.trace_live import Wish, trace_live
+from podwire.trace.flow import Flow, Protocol
+from podwire.trace.report import Style, render
+from podwire.trace.schema import Disposition, Fault, Result, Trace
+from tests.kernel.trace_network import MACS, build, run, sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WEB, DB, NEAR = "demo/web-0", "demo/db-0", "demo/web-1"
+PORT = 7007
+ECHO = """
+import socket, sys
+tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+tcp.bind(("", 7007)); tcp.listen(); udp.bind(("", 7007))
+print("ready", flush=True)
+while True:
+    data, who = udp.recvfrom(65535)
+    udp.sendto(data, who)
+"""
+
+
+def traced(destination: str = DB, flow: Flow | None = None, source: str = WEB) -> Trace:
+    return trace_live(Wish(source=source, destination=destination, flow=flow or Flow()))
+
+
+@pytest.fixture
+def echo() -> Iterator[Callable[[], None]]:
+    """A server that listens with TCP and answers with UDP, in every pod but the sender's."""
+    pods = ("db-0", "web-1")
+    command = [sys.executable, "-c", ECHO]
+    running: list[subprocess.Popen[str]] = []
+
+    def start() -> None:
+        for pod in pods:
+            server = subprocess.Popen(
+                ["ip", "netns", "exec", pod, *command], stdout=subprocess.PIPE, text=True
+            )
+            running.append(server)
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+
+    yield start
+    for server in running:
+        server.kill()
+        server.wait()
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+def as_predicted(trace: Trace) -> None:
+    text = render(trace, Style())
+    assert trace.disposition is Disposition.DELIVERED_AND_ANSWERED, text
+    assert trace.confidence == "certain", text
+    assert [fault.id for fault in trace.faults] == [], text
+    results = {hop.result for path in trace.paths for hop in path.hops}
+    assert results == {Result.MATCH}, text
+
+
+FLOWS = {
+    "icmp": Flow(),
+    "udp": Flow(protocol=Protocol.UDP, port=PORT),
+    "tcp": Flow(protocol=Protocol.TCP, port=PORT),
+}
+FIREWALL = """
+table inet gate {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname "cali*" accept
+        oifname "cali*" accept
+    }
+}
+"""
+
+
+def accept_all() -> None:
+    for node in ("vms103", "vms105"):
+        command = ["ip", "netns", "exec", node, "nft", "-f", "-"]
+        subprocess.run(command, input=FIREWALL, text=True, check=True)
+
+
+@pytest.mark.parametrize("firewall", [False, True], ids=["open", "firewall"])
+@pytest.mark.parametrize("encapsulation", ["none", "vxlan"])
+def test_a_healthy_network_is_seen_as_predicted(
+    encapsulation: str, firewall: bool, echo: Callable[[], None]
+) -> None:
+    build(encapsulation)
+    echo()
+    if firewall:
+        accept_all()
+    full = 1450 if encapsulation == "vxlan" else 1500
+    for flow in FLOWS.values():
+        for size in (None, full):
+            for destination in (NEAR, DB):
+                as_predicted(traced(destination, replace(flow, size=size)))
+
+
+SWALLOW = "ip -n vms105 route del 10.244.169.66\nip -n vms105 route del blackhole 10.244.169.64/26"
+BLOCK = "10.244.169.64/26"
+CHAIN = "nft -- add chain ip t c {type filter hook forward priority 0;policy accept;}"
+DENY = "\n".join(
+    f"ip netns exec vms105 {line}"
+    for line in ("nft -- add table ip t", CHAIN, "nft add rule ip t c ip protocol icmp drop")
+)
+CLOSE = "\n".join(
+    f"ip netns exec vms105 {line}"
+    for line in ("nft -- add table ip t", CHAIN.replace("accept", "drop"))
+)
+FAULTS = {
+    1: ("ip -n web-0 route del default", WEB, "route.pod-default-missing"),
+    3: ("sysctl vms103 net/ipv4/conf/caliweb-0/proxy_arp 0", "vms103", "arp.proxy-off"),
+    4: ("ip -n vms103 route del default", "vms103", "arp.no-route"),
+    5: ("sysctl vms103 net/ipv4/conf/caliweb-0/forwarding 0", "vms103", "arp.forwarding-off"),
+    9: ("ip -n vms103 link set caliweb-0 down", "vms103", "link.down"),
+    11: ("ip -n db-0 addr flush dev eth0", DB, "pod.address-missing"),
+    12: ("sysctl vms103 net/ipv4/ip_forward 0", "vms103", "forwarding.off"),
+    14: (f"ip -n vms103 route del {BLOCK}", "vms103", "route.missing-block-route"),
+    15: (f"ip -n vms103 route replace blackhole {BLOCK}", "vms103", "route.blackhole"),
+    16: (f"ip -n vms103 route replace unreachable {BLOCK}", "vms103", "route.refusing"),
+    18: ("ip -n vms103 route del 10.244.38.174", "vms103", "rpf.failed"),
+    22: (CLOSE, "vms105", "policy.denied"),
+    23: (DENY, "vms105", "policy.denied"),
+    28: (
+        "ip -n vms103 neigh del 10.244.169.64 dev vxlan.calico",
+        "vms103",
+        "neighbour.vtep-missing",
+    ),
+    29: (
+        f"bridge -n vms103 fdb del {MACS['vms105']} dev vxlan.calico self",
+        "vms103",
+        "fdb.missing",
+    ),
+    30: (
+        f"bridge -n vms103 fdb replace {MACS['vms105']} dev vxlan.calico dst 192.168.26.77 "
+        "self permanent",
+        "vms103",
+        "tunnel.wrong-node",
+    ),
+    44: (SWALLOW, "vms105", "route.missing-host-route"),
+    45: ("ip -n vms105 route del 10.244.169.66", "vms105", "route.missing-host-route"),
+    46: ("sysctl vms105 net/ipv4/conf/vxlan.calico/rp_filter 1\n"
+         "ip -n vms105 route del 10.244.38.128/26", "vms105", "rpf.failed"),
+    47: (
+        "sysctl vms105 net/ipv4/conf/vxlan.calico/forwarding 0",
+        "vms105",
+        "forwarding.off-interface",
+    ),
+    49: ("ip -n db-0 link set eth0 down", DB, "link.down"),
+    52: ("sysctl db-0 net/ipv4/icmp_echo_ignore_all 1", DB, "pod.ignores-ping"),
+    53: ("ip -n db-0 route del default", DB, "route.pod-default-missing"),
+}  # fmt: skip
+"""By number of the catalogue: how to break it, where it is, what it is called."""
+WARM = frozenset({6})
+
+
+def inject(text: str) -> None:
+    for line in text.splitlines():
+        words = line.split()
+        if words[0] == "sysctl":
+            sysctl(words[1], words[2], int(words[3]))
+        else:
+            run(line)
+
+
+def repair(fault: Fault) -> None:
+    """Run the printed fix where the report says."""
+    assert fault.fix is not None
+    assert fault.fix.command is not None, fault
+    place = str(fault.where.netns).rpartition("/")[2]
+    subprocess.run(["ip", "netns", "exec", place, "sh", "-ec", fault.fix.command], check=True)
+
+
+@pytest.mark.parametrize("number", FAULTS)
+def test_an_injected_fault_is_named_for_certain_and_its_fix_works(number: int) -> None:
+    how, place, identity = FAULTS[number]
+    build("vxlan")
+    inject(how)
+    trace = traced()
+    text = render(trace, Style())
+    named = [(each.id, each.where.netns) for each in trace.faults if each.confidence == "certain"]
+    assert named == [(identity, place)], text
+    assert trace.disposition.exit_code == 1, text
+    first = trace.faults[0]
+    assert first.confidence == "certain"
+    assert first.number == number, text
+    for fault in trace.faults:
+        repair(fault)
+        assert fault.fix is not None
+        assert fault.fix.verified_by == "counterproof", text
+    healed = traced()
+    assert healed.disposition is Disposition.DELIVERED_AND_ANSWERED, render(healed, Style())
+    assert not [each for each in healed.faults if each.severity == "error"]
