@@ -73,7 +73,9 @@ def run_all(names: list[str], *, quick: bool) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     path = world.ROOT / "results" / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     measure.save(path, done)
-    print(f"\nx: ratio to the last subject. All values: {path.relative_to(world.ROOT)}")
+    print("\n== all of it", *(line for each in done for line in each.lines()), sep="\n")
+    print("\nratio: to the last subject, round by round: the median and 80 % of all")
+    print(f"all values: {path.relative_to(world.ROOT)}")
     if failed:
         print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -49,7 +49,7 @@ def measure(folder: Path, *, rounds: int) -> list[Comparison]:
                 "podwire (Python plugin)": (ours, Caller(scripted, folder)),
                 "ptp + host-local": (theirs, Caller(_ptp(folder), folder)),
             }
-            return [*_one(pods[0], subjects, rounds * 3), *_crowd(pods, subjects, rounds)]
+            return [*_one(pods[0], subjects, rounds * 3), *_crowd(pods, subjects, rounds * 2)]
 
 
 def _ptp(folder: Path) -> Plugin:

@@ -49,17 +49,28 @@ class Comparison:
         self.values.setdefault(subject, []).append(value)
 
     def lines(self) -> list[str]:
-        spreads = {subject: Spread.of(values) for subject, values in self.values.items()}
-        yardstick = list(spreads)[-1]
-        lines = [f"{self.title} [{self.unit}]"]
-        for subject, each in spreads.items():
-            ratio = each.median / spreads[yardstick].median if spreads[yardstick].median else 0.0
-            against = "" if len(spreads) == 1 else f"  x{ratio:.2f}"
+        heading = f"{self.title} [{self.unit}]"
+        lines = [f"{heading:<56}{'median':>10}   {'80 % of all':<22}{'n':>4}   ratio"]
+        for subject, values in self.values.items():
+            each = Spread.of(values)
+            between = f"{each.low:.2f} … {each.high:.2f}"
+            ratio = self.ratio(subject)
             lines.append(
-                f"  {subject:<30}{each.median:>10.2f}"
-                f"   ({each.low:.2f} … {each.high:.2f}, n={each.count}){against}"
+                f"  {subject:<54}{each.median:>10.2f}   {between:<22}{each.count:>4}   {ratio}"
             )
         return lines
+
+    def ratio(self, subject: str) -> str:
+        """How the subject compares with the yardstick: in the median round, and in 80 % of them."""
+        yardstick = list(self.values)[-1]
+        if subject == yardstick:
+            return ""
+        own, theirs = self.values[subject], self.values[yardstick]
+        if len(own) != len(theirs) or not all(theirs):
+            return f"x{Spread.of(own).median / Spread.of(theirs).median:.2f}"
+        # Round by round: what slows the machine down for a while slows both.
+        each = Spread.of([mine / other for mine, other in zip(own, theirs, strict=True)])
+        return f"x{each.median:.2f}  ({each.low:.2f} … {each.high:.2f})"
 
 
 def interleave(rounds: int, subjects: Mapping[str, Callable[[], None]]) -> None:

@@ -25,6 +25,7 @@ DEBIAN_PLUGINS = ROOT / ".cache/debs/containernetworking-plugins/usr/lib/cni"
 UNDERLAY = "172.20.0.1/16"
 GATEWAY = "172.20.255.254"
 READY_S = 60
+WITHOUT = {"PYTHONDONTWRITEBYTECODE"}
 
 
 def inside(name: str, folder: Path) -> list[str]:
@@ -106,6 +107,7 @@ class Agent:
         with self._log.open("a") as log:
             process = subprocess.Popen(
                 [*PODWIRE, "agent", "--node", "bench", "--config", str(self._config)],
+                env=_installed(),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -118,6 +120,11 @@ class Agent:
         finally:
             process.terminate()
             process.wait(READY_S)
+
+
+def _installed() -> dict[str, str]:
+    """The environment of an installed program, whose byte code is kept: ours may forbid that."""
+    return {name: value for name, value in os.environ.items() if name not in WITHOUT}
 
 
 def missing(programs: Sequence[Path]) -> str | None:
