@@ -44,6 +44,7 @@ OPERATIONS: dict[str, Operation] = {
         [Release(address=ip_address("10.1.0.0")), Release(address=ip_address("10.1.0.1"))]
     ),
     "give an empty block back": lambda ipam: ipam.release_empty(keep=0),
+    "give surplus blocks back": lambda ipam: (ipam.release_handle("old"), ipam.give_back()),
     "give a used block back": lambda ipam: ipam.release_affinity(
         ip_network("10.1.0.0/30"), must_be_empty=False
     ),

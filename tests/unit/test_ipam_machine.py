@@ -102,6 +102,10 @@ class Machine(RuleBasedStateMachine):
     def give_back(self, node: str, crash: tuple[int, bool] | None) -> None:
         self._run(node, None, lambda ipam: ipam.release_empty(keep=0), crash)
 
+    @rule(node=NODES, crash=CRASHES)
+    def give_back_surplus(self, node: str, crash: tuple[int, bool] | None) -> None:
+        self._run(node, None, lambda ipam: ipam.give_back(), crash)
+
     @rule(node=NODES, empty=st.booleans(), crash=CRASHES)
     def leave(self, node: str, empty: bool, crash: tuple[int, bool] | None) -> None:
         """The node gives all its blocks back."""

@@ -58,6 +58,24 @@ class Claims:
             self._move(affinity, AffinityState.CONFIRMED)
         return block
 
+    def retire(self, cidr: IPNetwork) -> None:
+        """Say that the block will be given back: from now on nobody routes it any more."""
+        affinity = self._records.affinity(self.node, cidr)
+        if affinity is not None and usable(affinity.value):
+            self._move(affinity, AffinityState.PENDING_DELETION)
+
+    def finish(self, cidr: IPNetwork, *, cooldown_s: float) -> bool:
+        """Give a retired block back; False when it has become the node's again.
+
+        Raises:
+            InUse: addresses were taken meanwhile; the claim is confirmed again.
+        """
+        affinity = self._records.affinity(self.node, cidr)
+        if affinity is None or affinity.value.state is not AffinityState.PENDING_DELETION:
+            return affinity is None
+        self.release(cidr, must_be_empty=True, cooldown_s=cooldown_s)
+        return True
+
     def release(self, cidr: IPNetwork, *, must_be_empty: bool, cooldown_s: float) -> None:
         """Give the block back; a block that was never claimed is success.
 

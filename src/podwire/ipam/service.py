@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from podwire.errors import DatastoreUnavailable, NoPool, Rejected, Stale
+from podwire.errors import DatastoreUnavailable, InUse, NoPool, Rejected, Stale
 from podwire.ipam.affinity import usable
 from podwire.ipam.allocation import end_rest
 from podwire.ipam.assignment import Try, claimable, own_blocks
@@ -23,8 +23,8 @@ from podwire.ipam.pools import Asker, select_pools
 from podwire.ipam.records import Records
 from podwire.ipam.release import by_block, release_by_handle, release_from
 from podwire.ipam.request import Assigned, AssignRequest, Release, Released
+from podwire.ipam.surplus import GivenBack, enough, surplus
 from podwire.ipam.usage import Usage, read_usage
-from podwire.model.addressing import IPAddress, IPNetwork, address_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock, Dice, Store, Write
     from podwire.ipam.memory import View
     from podwire.ipam.records import Record
+    from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.block import Block
+    from podwire.model.pool import IPPool
 
 __all__ = ["IPAM", "AssignRequest", "Assigned", "Release", "Released"]
 
@@ -42,8 +44,9 @@ TRIES = 100
 """Tries of one request before it gives up; each lost one means that somebody else went ahead."""
 FIRST_PAUSE_S = 0.001
 LONGEST_PAUSE_S = 0.05
-AHEAD = 0.75
-"""How full the last block is when the next one is claimed."""
+WITHDRAWAL_S = 0.2
+"""How long a block is announced to be given back before anybody may claim it: till then other nodes
+have taken their routes to it away, and none can lead the next holder's packets to us."""
 
 
 class IPAM:
@@ -193,6 +196,27 @@ class IPAM:
             self._desk.memory.forget()
         return spare
 
+    def give_back(self) -> GivenBack:
+        """Give back the empty blocks the node can do without; the opposite of `claim_ahead`.
+
+        Takes a moment when there are any, in which other requests go on.
+        """
+        with self._turn:
+            view, found = self._again("surplus blocks", self._retire)
+        gone: list[IPNetwork] = []
+        if found:
+            self._desk.clock.sleep(WITHDRAWAL_S)
+            with self._turn:
+                gone += [c for c in found if self._again(f"block {c}", partial(self._finish, c))]
+                self._desk.memory.forget()
+        rests = any(
+            allocation.released_at is not None
+            for record in view.own.values()
+            for allocation in self._rested(record, view).allocations.values()
+        )
+        again_in_s = view.rules.config.cooldown_s if rests and len(view.own) > 1 else None
+        return GivenBack(blocks=tuple(gone), again_in_s=again_in_s)
+
     def usage(self) -> Usage:
         """How full all pools and blocks are."""
         return read_usage(self._desk.records)
@@ -212,19 +236,41 @@ class IPAM:
             return None
 
     def _enough(self, view: View) -> bool:
-        try:
-            pools = select_pools(view.rules, Asker(node=self._desk.node))
-        except NoPool:
-            return False
-        own = [view.own[cidr].value for cidr in own_blocks(view, pools)]
-        free = sum(self._free(block, view) for block in own)
-        return bool(own) and free > (1 - AHEAD) * own[-1].size
+        pools = self._pools(view)
+        own = [self._rested(view.own[cidr], view) for cidr in own_blocks(view, pools)]
+        return enough(own, view.rules)
 
-    def _free(self, block: Block, view: View) -> int:
-        if not view.rules.reserved:
-            return len(block.unallocated)
-        addresses = (address_at(block.cidr, ordinal) for ordinal in block.unallocated)
-        return sum(not view.rules.is_reserved(address) for address in addresses)
+    def _pools(self, view: View) -> tuple[IPPool, ...]:
+        """The pools this node takes pod addresses from; none is no error here."""
+        try:
+            return select_pools(view.rules, Asker(node=self._desk.node))
+        except NoPool:
+            return ()
+
+    def _surplus(self, view: View) -> list[IPNetwork]:
+        own = [self._rested(record, view) for record in view.own.values()]
+        return surplus(own, self._pools(view), view.rules)
+
+    def _retire(self) -> tuple[View, list[IPNetwork]]:
+        """Announce which blocks are given back."""
+        view = self._desk.memory.look(again=False)
+        if not self._surplus(view):
+            return view, []
+        view = self._desk.memory.look(again=True)
+        found = self._surplus(view)
+        for cidr in found:
+            self._desk.claims.retire(cidr)
+        if found:
+            self._desk.memory.forget()
+        return view, found
+
+    def _finish(self, cidr: IPNetwork) -> bool:
+        """Give an announced block back; False when it was put to use meanwhile."""
+        cooldown_s = self._desk.memory.rules().config.cooldown_s
+        try:
+            return self._desk.claims.finish(cidr, cooldown_s=cooldown_s)
+        except InUse:
+            return False
 
     def _claim_ahead(self) -> IPNetwork | None:
         if self._enough(self._desk.memory.look(again=False)):
@@ -232,11 +278,7 @@ class IPAM:
         view = self._desk.memory.look(again=True)
         if self._enough(view) or not view.rules.config.auto_allocate_blocks:
             return None
-        try:
-            pools = select_pools(view.rules, Asker(node=self._desk.node))
-        except NoPool:
-            return None
-        for record in claimable(self._desk, view, pools, len(view.own)):
+        for record in claimable(self._desk, view, self._pools(view), len(view.own)):
             self._desk.memory.put(record)
             return record.value.cidr
         return None
@@ -246,10 +288,11 @@ class IPAM:
         self._desk.claims.release(cidr, must_be_empty=must_be_empty, cooldown_s=cooldown_s)
 
     def _is_empty(self, record: Record[Block], view: View) -> bool:
+        return not self._rested(record, view).allocations
+
+    def _rested(self, record: Record[Block], view: View) -> Block:
         cooldown_s = view.rules.config.cooldown_s
-        return not end_rest(
-            record.value, now=self._desk.clock.now(), cooldown_s=cooldown_s
-        ).allocations
+        return end_rest(record.value, now=self._desk.clock.now(), cooldown_s=cooldown_s)
 
     def _again(self, what: str, act: Callable[[], T]) -> T:
         """Do it again as long as somebody else is quicker."""
