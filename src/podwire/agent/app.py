@@ -133,6 +133,7 @@ class Agent:
                 clock=clock,
                 mtu=self.loop.picture.pod_mtu,
                 wait_applied=self.publisher.wait_applied,
+                forget_applied=self.publisher.forget,
                 held=self.hold.active,
             )
         )

@@ -16,6 +16,7 @@ from podwire.agent import check as checks
 from podwire.agent.attach import attach, refuse_bad_namespace
 from podwire.agent.detach import detach, host_name
 from podwire.agent.recover import recover
+from podwire.agent.surplus import Surplus
 from podwire.drivers.netlink.session import Session
 from podwire.errors import AgentUnavailable, DatastoreUnavailable, PodwireError, Stale
 from podwire.model.cni import Answer, CallRefused, Code, Command
@@ -80,6 +81,7 @@ class Attachments:
         self._busy: dict[AttachmentKey, int] = {}
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cni-background")
         self._claiming = False
+        self._surplus = Surplus(world)
         self._stopping = threading.Event()
         self._drainer = threading.Thread(target=self._drain_often, name="spool", daemon=True)
 
@@ -97,12 +99,14 @@ class Attachments:
         except PodwireError as error:
             log.warning("endpoints not recovered yet", reason=str(error))
         self._drainer.start()
+        self._surplus.start()
 
     def stop(self) -> None:
         """End the background work; the pod network stays as it is."""
         self._stopping.set()
         if self._drainer.is_alive():
             self._drainer.join()
+        self._surplus.stop()
         self._background.shutdown(wait=True)
 
     def load(self) -> None:
@@ -117,6 +121,7 @@ class Attachments:
                 self.world.refuse_when_held()
                 recover(self.world)
                 self.loaded = True
+                self._surplus.look_soon()
 
     def drain(self) -> int:
         """Do the DELs of the spool; how many were done."""
@@ -194,6 +199,7 @@ class Attachments:
                     detach(self.world, request.key, request.pod)
                 # One that an earlier DEL left in the spool is done with this.
                 self.world.spool.drain(lambda _: None, only=request.key)
+            self._surplus.look_soon()
         except (DatastoreUnavailable, AgentUnavailable, Stale) as error:
             self.world.spool.keep(request.key)
             log.info("DEL spooled", container=request.container_id, reason=str(error))
@@ -219,6 +225,7 @@ class Attachments:
     def _detach(self, key: AttachmentKey) -> None:
         with self._turn(key, None):
             detach(self.world, key)
+        self._surplus.look_soon()
 
     @contextmanager
     def _turn(self, key: AttachmentKey, pod: Pod | None) -> Iterator[None]:

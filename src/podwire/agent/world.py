@@ -34,6 +34,8 @@ class CNIWorld:
     """MTU of a new pod's veth, in bytes."""
     wait_applied: Callable[[IPNetwork | IPAddress], object]
     """Wait, for a bounded time, until other nodes know the way to a block or borrowed address."""
+    forget_applied: Callable[[IPNetwork], object] = lambda _: None
+    """A block is no longer ours: if it becomes ours again, it is news to the others."""
     held: Callable[[], bool]
     """Whether somebody has stopped all writes of this agent."""
 
