@@ -118,6 +118,9 @@ CLOSE = "\n".join(
     f"ip netns exec vms105 {line}"
     for line in ("nft -- add table ip t", CHAIN.replace("accept", "drop"))
 )
+STRICT = (
+    "sysctl vms105 net/ipv4/conf/vxlan.calico/rp_filter 1\nip -n vms105 route del 10.244.38.128/26"
+)
 FAULTS = {
     1: ("ip -n web-0 route del default", WEB, "route.pod-default-missing"),
     3: ("sysctl vms103 net/ipv4/conf/caliweb-0/proxy_arp 0", "vms103", "arp.proxy-off"),
@@ -143,15 +146,13 @@ FAULTS = {
         "fdb.missing",
     ),
     30: (
-        f"bridge -n vms103 fdb replace {MACS['vms105']} dev vxlan.calico dst 192.168.26.77 "
-        "self permanent",
+        f"bridge -n vms103 fdb replace {MACS['vms105']} dev vxlan.calico dst 192.168.26.77 self",
         "vms103",
         "tunnel.wrong-node",
     ),
     44: (SWALLOW, "vms105", "route.missing-host-route"),
     45: ("ip -n vms105 route del 10.244.169.66", "vms105", "route.missing-host-route"),
-    46: ("sysctl vms105 net/ipv4/conf/vxlan.calico/rp_filter 1\n"
-         "ip -n vms105 route del 10.244.38.128/26", "vms105", "rpf.failed"),
+    46: (STRICT, "vms105", "rpf.failed"),
     47: (
         "sysctl vms105 net/ipv4/conf/vxlan.calico/forwarding 0",
         "vms105",
@@ -162,7 +163,6 @@ FAULTS = {
     53: ("ip -n db-0 route del default", DB, "route.pod-default-missing"),
 }  # fmt: skip
 """By number of the catalogue: how to break it, where it is, what it is called."""
-WARM = frozenset({6})
 
 
 def inject(text: str) -> None:

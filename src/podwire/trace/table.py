@@ -57,7 +57,7 @@ class Columns:
 
 
 PREDICTED = Columns(where=16, link=19, seen=False)
-COMPARED = Columns(where=14, link=17, seen=True)
+COMPARED = Columns(where=14, link=19, seen=True)
 
 
 def table(path: Path, trace: Trace, *, verbose: bool) -> Iterator[str]:
