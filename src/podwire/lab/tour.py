@@ -51,7 +51,7 @@ def compute_tour(source: Guest, destination: Guest, encapsulation: Encapsulation
     yield from _veth(source)
     yield Stop(
         title="The way of the packet, there and back",
-        why="Read from the kernel's tables alone: which entry decides at every hop.",
+        why="Predicted from the kernel's tables, and beside it where a probe was really seen.",
         commands=(("trace", source.title, destination.title),),
     )
 
