@@ -25,7 +25,7 @@ from podwire.drivers.netlink import requests
 from podwire.errors import KernelError, NotThere, PodwireError, Unsupported
 from podwire.model.link import HOST_MAC, INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address
 from podwire.model.overlay import FDBEntry, Neighbour
-from podwire.model.route import Route
+from podwire.model.route import PROTOCOL_PODWIRE, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,6 +58,8 @@ class Counters:
     audits: int = 0
     drift: int = 0
     """Differences an audit found that no event had told of."""
+    retaken: int = 0
+    """Routes of ours that had been replaced by hand, and stand again."""
 
 
 class Applier:
@@ -216,11 +218,16 @@ class Applier:
         if table is Table.SYSCTLS:
             self._write_sysctls(entries)
             return
+        before = [tracker.actual.get(key) for key, _ in entries]
         made = [
-            write_request(entry, fresh=tracker.actual.get(key) is None) for key, entry in entries
+            write_request(entry, fresh=was is None)
+            for (_, entry), was in zip(entries, before, strict=True)
         ]
-        for (key, entry), error in zip(entries, self._session.apply(made), strict=True):
+        answers = self._session.apply(made)
+        for (key, entry), was, error in zip(entries, before, answers, strict=True):
             if error is None:
+                if isinstance(was, Route) and was.protocol != PROTOCOL_PODWIRE:
+                    self.counters.retaken += 1
                 self._kernel.saw(entry)
                 self._failures.succeeded(key)
                 self.counters.writes += 1

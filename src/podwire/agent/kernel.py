@@ -19,6 +19,7 @@ from podwire.desired.entries import (
     key_of,
     table_of,
 )
+from podwire.desired.ownership import Holder, holder
 from podwire.model.link import INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address, Link
 from podwire.model.overlay import NUD_PERMANENT, FDBEntry, Neighbour
 from podwire.model.route import MAIN_TABLE, PROTOCOL_PODWIRE, Route, RouteKey, RouteKind
@@ -57,6 +58,8 @@ class Kernel:
         self.trackers: Mapping[Table, Tracker] = {table: DeltaTracker(self.owns) for table in Table}
         self._routes_on: defaultdict[int, set[RouteKey]] = defaultdict(set)
         self._defaults: set[RouteKey] = set()
+        self._ours_stood: set[RouteKey] = set()
+        """Where a route of ours stood since we watch, and it was not we who took it away."""
         self._seen = Seen()
 
     @property
@@ -75,22 +78,28 @@ class Kernel:
         self.trackers[Table.ADDRESSES].judge_again()
 
     def forget_unwanted(self, key: Key) -> None:
-        """A sysctl nobody wants any more is neither ours nor to be watched."""
+        """Nobody wants it any more: a sysctl is not watched, a route's place is not ours."""
         if isinstance(key, SysctlKey):
             self.trackers[Table.SYSCTLS].gone(key)
+        elif isinstance(key, RouteKey):
+            actual = self.trackers[Table.ROUTES].actual.get(key)
+            if not (isinstance(actual, Route) and actual.protocol == PROTOCOL_PODWIRE):
+                self._ours_stood.discard(key)
 
     def index_of(self, name: str) -> int | None:
         """Index of a link, or None."""
         link = self.links.get(name)
         return None if link is None else link.index
 
-    def owns(self, _key: Key, entry: Entry) -> bool:
-        """Whether an entry is ours: by its own mark or by the device it stands on.
+    def owns(self, key: Key, entry: Entry) -> bool:
+        """Whether an entry is ours to change: by its mark, or by the device it stands on.
 
         Only entries that `_is_tracked` lets in are ever asked about.
         """
         if isinstance(entry, Route):
-            return entry.protocol == PROTOCOL_PODWIRE
+            # What is not wanted is never taken back, or we would delete what a person made.
+            stood = entry.key in self._ours_stood and key in self.trackers[Table.ROUTES].desired
+            return holder(entry.protocol, ours_stood_here=stood) is not Holder.FOREIGN
         if isinstance(entry, Address):
             return entry.device != self.index_of(IPIP_DEVICE) or self.manages_ipip
         return True
@@ -157,6 +166,8 @@ class Kernel:
             return False
         if isinstance(entry, Route):
             entry = _steady(entry)
+            if entry.protocol == PROTOCOL_PODWIRE:
+                self._ours_stood.add(entry.key)
             for hop in entry.hops:
                 if hop.device is not None:
                     self._routes_on[hop.device].add(entry.key)
@@ -169,6 +180,8 @@ class Kernel:
             if not self._is_tracked(entry):
                 return
             self._note_default(entry.key, present=False)
+            if entry.key not in self.trackers[Table.ROUTES].desired:
+                self._ours_stood.discard(entry.key)
         self.trackers[table_of(entry)].gone(key_of(entry))
 
     # --- events ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 Ownership: TypeAlias = Callable[[K, V], bool]
-"""Whether an actual entry carries our mark; decided from the entry alone, never from memory."""
+"""Whether an actual entry is ours to change: it carries our mark, or has taken the place of one."""
 
 
 class Step(Enum):

@@ -1,0 +1,36 @@
+"""Whose a route is that stands where we want one (docs/adr/0010-hand-made-routes.md). Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from podwire.model.route import PROTOCOL_BOOT, PROTOCOL_PODWIRE
+
+
+class Holder(Enum):
+    """Who holds a route's key."""
+
+    OURS = "it carries our mark"
+    DRIFT = "made by hand in the place of ours while we watched: it is taken back"
+    FOREIGN = "somebody else's: a conflict, never replaced"
+
+
+def holder(protocol: int, *, ours_stood_here: bool) -> Holder:
+    """Whose the route is.
+
+    Protocol boot is what `ip route` writes when no protocol is named: a person typed it, and no
+    program will write it again. Where our own route stood a moment ago, such a route is our own
+    changed by hand. Where none of ours stood, or before we watched, a person may have meant it.
+    A protocol that has an owner (static, bird, …) is always its owner's: two programs that write
+    one key would fight for ever.
+
+    Args:
+        protocol: of the route that stands there now.
+        ours_stood_here: whether a route with our mark stood under this key since this agent
+            began to watch, and it was not this agent that took it away.
+    """
+    if protocol == PROTOCOL_PODWIRE:
+        return Holder.OURS
+    if protocol == PROTOCOL_BOOT and ours_stood_here:
+        return Holder.DRIFT
+    return Holder.FOREIGN
