@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from podwire.drivers import namespaces
+from podwire.drivers.namespace_table import look
 from podwire.drivers.netlink import requests
 from podwire.drivers.vethtable import VethEnd, veth_table
 
@@ -149,3 +151,14 @@ def test_without_any_pair_it_says_so() -> None:
     done = unprivileged()
     assert (done.returncode, done.stdout) == (0, "")
     assert "no veth pair in sight" in done.stderr
+
+
+def test_who_only_visits_a_namespace_does_not_name_it(unnamed: int) -> None:
+    """A visitor's thread is gone a moment later; the path has to lead there for longer."""
+    with namespaces.opened(f"/proc/{unnamed}/ns/net") as there:
+        inode = namespaces.inode_of(there)
+        seen = namespaces.call_in(there, look)
+    (found,) = (one for one in seen.namespaces if one.inode == inode)
+    assert found.path == f"/proc/{unnamed}/ns/net"
+    assert found.processes[0].pid == unnamed
+    assert os.getpid() in {process.pid for process in found.processes[1:]}

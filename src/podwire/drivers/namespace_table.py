@@ -88,6 +88,8 @@ class _Gathered:
     names: list[str] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
+    guests: list[Process] = field(default_factory=list)
+    """Processes that have a thread here while they live elsewhere; it may leave at any moment."""
     descriptors: list[Descriptor] = field(default_factory=list)
     kernel: bool = False
 
@@ -118,9 +120,11 @@ def look(*, descriptors: bool = True) -> Sight:
             path=seen.path,
             names=tuple(seen.names),
             mounts=tuple(dict.fromkeys(seen.mounts)),
-            processes=tuple(seen.processes),
+            processes=(*seen.processes, *seen.guests),
             descriptors=tuple(seen.descriptors),
-            container=None if inode in {own, initial} else _container(seen.processes),
+            container=None
+            if inode in {own, initial}
+            else _container([*seen.processes, *seen.guests]),
             own=inode == own,
             initial=inode == initial or seen.kernel,
         )
@@ -175,8 +179,13 @@ def _from_processes(gathered: dict[int, _Gathered], *, descriptors: bool) -> int
             if inode:
                 seen = gathered.setdefault(inode, _Gathered(path))
                 seen.kernel = seen.kernel or kernel
+                at_home = "/task/" not in path
+                if at_home and not (seen.names or seen.processes):
+                    seen.path = path  # outlives a guest's thread and descriptor
                 if not kernel:
-                    seen.processes.append(Process(pid=pid, command=command))
+                    (seen.processes if at_home else seen.guests).append(
+                        Process(pid=pid, command=command)
+                    )
         if descriptors:
             for number, inode in _open_namespaces(pid):
                 seen = gathered.setdefault(inode, _Gathered(f"/proc/{pid}/fd/{number}"))
