@@ -66,6 +66,7 @@ def test_exec_takes_a_path_and_a_process() -> None:
     ("arguments", "code", "words"),
     [
         (("nope", "true"), 125, "/run/netns/nope"),
+        (("nope", "true"), 125, "fix: podwire netns list shows those there are"),
         (("/etc/passwd", "true"), 125, "is not a network namespace"),
         (("pid:x", "true"), 125, "names no process"),
         (("blue", "no-such-program"), 127, "not found"),

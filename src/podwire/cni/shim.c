@@ -234,7 +234,8 @@ static void without_agent(const char *command, int sound, const char *name, cons
     if ((is_add || is_check) && !*variable("CNI_NETNS")) fail(4, "CNI_NETNS is not set", "", "set it");
     if (is_del && !*name) fail(7, "the network's name is missing", "", "name the network");
     if (!is_del)
-        fail(is_status ? 50 : 11, "the podwire agent does not answer on ", path, "start it: podwire agent --node NAME");
+        fail(is_status ? 50 : 11, "the podwire agent does not answer on ", path,
+             "start the node's agent: podwire agent --node NAME (in a lab: podwire lab agent start NODE)");
 }
 
 int main(void) {

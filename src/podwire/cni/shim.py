@@ -245,7 +245,8 @@ def refuse_without_agent(
         raise Failure(
             50 if command == b"STATUS" else 11,
             b"the podwire agent does not answer on " + path,
-            b"start it: podwire agent --node NAME",
+            b"start the node's agent: podwire agent --node NAME"
+            b" (in a lab: podwire lab agent start NODE)",
         )
 
 

@@ -100,7 +100,10 @@ def open_namespace(path: str | Path) -> int:
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadInput(f"network namespace {path} cannot be opened: {reason}") from None
+        raise BadInput(
+            f"network namespace {path} cannot be opened: {reason}",
+            fix="podwire netns list shows those there are",
+        ) from None
     if not is_network_namespace(descriptor):
         os.close(descriptor)
         raise BadInput(
@@ -222,7 +225,8 @@ def delete_named(name: str) -> None:
         path.unlink()
     except FileNotFoundError:
         raise NotFound(
-            f"network namespace {name} does not exist", fix="podwire netns list"
+            f"network namespace {name} does not exist",
+            fix="podwire netns list shows those there are",
         ) from None
     except OSError as error:
         raise _refused(error.errno or errno.EIO, f"delete {path}") from None

@@ -85,8 +85,10 @@ class Topology:
         self._check_pool()
         if (self.encapsulation is Encapsulation.NONE) is not (self.mode is Mode.NEVER):
             raise BadInput(
-                f"mode {self.mode} does not go with encapsulation {self.encapsulation}",
-                fix="leave out --mode when nothing is encapsulated",
+                f"mode {self.mode} does not go with encapsulation {self.encapsulation}:"
+                " a mode says between which nodes packets are encapsulated, none means nowhere",
+                fix="leave out --mode (the gateway then routes the blocks between subnets),"
+                " or choose --encapsulation ipip or vxlan",
             )
 
     def _check_size(self) -> None:
