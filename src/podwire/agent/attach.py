@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from podwire.agent.world import CNIWorld
+    from podwire.boundary import Clock
     from podwire.ipam.service import Assigned
     from podwire.model.addressing import IPAddress
     from podwire.model.cni import Request
     from podwire.model.endpoint import AttachmentKey
 
+DYING_S = 1.0
+"""How long a namespace without a name may take to die, in seconds."""
 ALIAS_LIMIT = 255
 """Bytes of an interface alias (IFALIASZ - 1)."""
 DEFAULT_NAMESPACE = "default"
@@ -94,7 +97,7 @@ def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], boo
             return adopt(world, request, pod)
         undo.callback(pod.restore)
         if request.key in world.endpoints.all():
-            refuse_when_alive(request, host)
+            refuse_when_alive(request, host, world.clock)
             detach(world, request.key)  # of a namespace that has gone
         refuse_second_interface(world, request.key)
         refuse_when_gone(request, gone)
@@ -130,21 +133,30 @@ def refuse_bad_namespace(request: Request, netns: int) -> None:
         os.close(own)
 
 
-def refuse_when_alive(request: Request, host: Session) -> None:
+def refuse_when_alive(request: Request, host: Session, clock: Clock) -> None:
     """Raise when the container's interface is at work in another namespace than the one given.
+
+    A namespace whose name was deleted a moment ago lives until the kernel has dropped the mount,
+    which it does by and by (fs/namespace.c: mntput): only what outlives that is at work.
 
     Raises:
         InterfaceExists: it stays untouched.
     """
     key = request.key
-    link = sandbox.find_host_link(host, key.container_id, key.interface, "")
-    # A dying namespace takes its end of the veth along a little later, and has no number till then.
-    if link is not None and link.peer_netnsid is not None and link.peer_netnsid >= 0:
-        raise InterfaceExists(
-            f"container {key.container_id} has {key.interface} in another network namespace "
-            f"than {request.netns}",
-            fix="send DEL, then ADD again",
-        )
+    deadline = clock.monotonic() + DYING_S
+    while True:
+        link = sandbox.find_host_link(host, key.container_id, key.interface, "")
+        # The other end has no number once its namespace is being torn down.
+        if link is None or link.peer_netnsid is None or link.peer_netnsid < 0:
+            return
+        if clock.monotonic() > deadline:
+            break
+        clock.sleep(0.005)
+    raise InterfaceExists(
+        f"container {key.container_id} has {key.interface} in another network namespace "
+        f"than {request.netns}",
+        fix="send DEL, then ADD again",
+    )
 
 
 def refuse_second_interface(world: CNIWorld, key: AttachmentKey) -> None:
