@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podwire.cli.states import read_states
+from podwire.cli.states import chosen_sources, node_options
 from podwire.drivers.bundle import facts_here, write_bundle
 from podwire.model.kernelstate import NOT_READ, Missing
 
@@ -32,17 +32,21 @@ _MOST_GAPS = 20
     metavar="FILE",
     help="Write the bundle to this file (.tgz).",
 )
-def collect(*, path: Path) -> None:
+@node_options
+@click.pass_context
+def collect(ctx: click.Context, *, path: Path) -> None:
     """Save links, addresses, routes, rules, rule sets … of every network namespace seen here.
 
-    Everything is only read. `podwire trace --from FILE SRC DST` looks into it, anywhere, without
-    rights. What could not be read is said here and kept in the bundle.
+    With --node it is other nodes' namespaces, told by plain commands there. Everything is only
+    read. `podwire trace --from FILE SRC DST` looks into it, anywhere, without rights. What could
+    not be read is said here and kept in the bundle.
     """
-    states = read_states()
+    sources = chosen_sources(ctx)
+    states = sources.read()
     click.echo(f"read {_counted(states)}", err=True)
     for line in gaps(states):
         click.echo(f"  not read: {line}", err=True)
-    write_bundle(path, states, facts_here())
+    write_bundle(path, states, facts_here(tuple(sources.nodes)))
     click.echo(f"wrote {path} ({path.stat().st_size / 1024:.0f} KiB)", err=True)
 
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podwire.cli.states import bundle_option, read_states
+from podwire.cli.states import Sources, bundle_option, chosen_sources, node_options
 from podwire.errors import BadInput, PodwireError
 from podwire.trace.flow import Flow, Protocol
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from podwire.trace.schema import Trace
 
 USAGE_ERROR = 64
@@ -33,8 +31,8 @@ class TraceOptions:
     quiet: bool = False
     verbose: bool = False
     ascii: bool = False
-    bundle: Path | None = None
-    """Predict from this bundle, or from its folder, and not from this host."""
+    sources: Sources = field(default_factory=Sources)
+    """Whose state to look at: this host's, other nodes', or a bundle's."""
     probe: bool | None = None
     """True: send in any network; False: never send; None: send where the network is ours."""
     deep: bool = False
@@ -67,16 +65,18 @@ def find_trace(source: str, destination: str, options: TraceOptions) -> Trace:
     Raises:
         BadInput: an end is unknown, the bundle is none, or the flow fits no packet.
     """
-    if options.bundle is not None:
+    sources = options.sources
+    if sources.bundle is not None or sources.nodes:
         from podwire.trace.counterproof import Question, prove
 
         asked = Question(
-            states=read_states(options.bundle),
+            states=sources.read(),
             source=source,
             destination=destination,
             flow=options.flow,
         )
-        return replace(prove(asked.predict(), asked), mode="offline")
+        mode = "live" if sources.bundle is None else "offline"
+        return replace(prove(asked.predict(), asked), mode=mode)
     from podwire.cli.trace_live import Wish, trace_live
 
     wish = Wish(
@@ -139,6 +139,7 @@ PORT = click.IntRange(1, 65535)
 @click.option("--probe", is_flag=True, help="Send probes in a network that is not Podwire's, too.")
 @click.option("--deep", is_flag=True, help="Ask the kernel for its own events as well.")
 @bundle_option
+@node_options
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON (podwire.trace/v1).")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every step at every place.")
@@ -158,7 +159,6 @@ def trace(  # noqa: PLR0913  # one parameter for every option
     predict: bool,
     probe: bool,
     deep: bool,
-    bundle: Path | None,
     output: str | None,
     quiet: bool,
     verbose: bool,
@@ -178,7 +178,7 @@ def trace(  # noqa: PLR0913  # one parameter for every option
         verbose=verbose,
         minimal=minimal,
         ascii=ascii_only,
-        bundle=bundle,
+        sources=chosen_sources(ctx),
         probe=False if predict else True if probe else None,
         deep=deep,
     )

@@ -22,7 +22,7 @@ from podwire.errors import KernelError
 from podwire.model.kernelstate import Missing, Read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from podwire.model.kernelstate import Section
 
@@ -123,11 +123,7 @@ def read_compatible(nft: Section[tuple[Mapping[str, object], ...]]) -> Section[s
     """`iptables-nft-save` and `ip6tables-nft-save`, where nft's own listing hides extensions."""
     if isinstance(nft, Missing):
         return Missing(nft.reason)
-    families = {
-        rule["family"]
-        for entry in nft.value
-        if isinstance(rule := entry.get("rule"), dict) and _hides(rule)
-    }
+    families = hidden_families(nft.value)
     texts = []
     for family, program in (("ip", "iptables-nft-save"), ("ip6", "ip6tables-nft-save")):
         if family in families:
@@ -136,6 +132,15 @@ def read_compatible(nft: Section[tuple[Mapping[str, object], ...]]) -> Section[s
                 return found
             texts.append(found)
     return Read("".join(texts), time_ns=time.time_ns())
+
+
+def hidden_families(entries: Iterable[Mapping[str, object]]) -> set[object]:
+    """Families in which nft's listing has rules whose extensions only iptables can tell."""
+    return {
+        rule["family"]
+        for entry in entries
+        if isinstance(rule := entry.get("rule"), dict) and _hides(rule)
+    }
 
 
 def _hides(rule: Mapping[str, object]) -> bool:

@@ -115,7 +115,7 @@ class SSH:
         self, argv: Sequence[str], stdin: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> Finished:
         """As `Transport.run`; ssh's own failures have exit code 255."""
-        connect_s = max(1, int(timeout_s / 2))
+        connect_s = max(1, min(10, int(timeout_s / 2)))
         options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={connect_s}"]
         # The far side's shell takes the line apart again: it has to find the same words.
         line = shlex.join(argv)
