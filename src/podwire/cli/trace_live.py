@@ -13,10 +13,12 @@ from podwire.drivers import namespaces
 from podwire.drivers.bundle import facts_here, write_bundle
 from podwire.drivers.capture.observe import Limits, new_series, observe
 from podwire.drivers.collect import collect, collect_all
+from podwire.drivers.lookup import ask_kernels
 from podwire.errors import BadInput, Forbidden, PodwireError, Unsupported
 from podwire.trace.counterproof import Question, prove
 from podwire.trace.explain import explain
 from podwire.trace.flow import Protocol
+from podwire.trace.kernelanswer import differences, with_differences
 from podwire.trace.marks import changed
 from podwire.trace.predict import predict
 from podwire.trace.schema import Direction, Disposition, Gap
@@ -59,7 +61,10 @@ def trace_live(wish: Wish) -> Trace:
     wish = replace(wish, flow=_with_port(wish.flow))
     trace, states = _attempt(wish)
     for _ in range(ATTEMPTS - 1):
-        if trace.probing is None or not (trace.probing.changed or trace.disposition in SURPRISES):
+        changed_meanwhile = trace.probing is not None and trace.probing.changed
+        disagrees = trace.disposition is Disposition.MODEL_DISAGREES
+        surprising = trace.probing is not None and trace.disposition in SURPRISES
+        if not (changed_meanwhile or surprising or disagrees):
             break
         trace, states = _attempt(wish)
     if wish.deep:
@@ -83,7 +88,10 @@ def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
     states = collect_all()
     trace = predict(states, wish.source, wish.destination, wish.flow)
     world = World(states)
+    trace = beside_kernel(trace, world)
     reason = _why_not(world, trace, wish.probe)
+    if reason is None and trace.disposition is Disposition.MODEL_DISAGREES:
+        reason = "the model does not say what the kernel says, so there is nothing to compare with"
     if reason is not None:
         return _unprobed(trace, reason), states
     try:
@@ -102,6 +110,12 @@ def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
         probing = replace(explained.probing, changed=True)
         explained = replace(explained, probing=probing, gaps=(*explained.gaps, gap))
     return explained, states
+
+
+def beside_kernel(trace: Trace, world: World) -> Trace:
+    """Put every routing step to the kernel itself, too."""
+    lookups = [lookup for path in trace.paths for lookup in path.lookups]
+    return with_differences(trace, world, differences(world, ask_kernels(lookups)))
 
 
 def _why_not(world: World, trace: Trace, probe: bool | None) -> str | None:

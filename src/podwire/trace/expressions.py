@@ -61,9 +61,13 @@ def holds(statement: JSON, scene: Scene) -> bool:
     if value is ABSENT:
         return False
     operator = statement.get("op")
-    if operator in {"in", "!in"} or (kind in FLAGS and isinstance(right, list)):
-        found = _shares_a_bit(value, right, kind)
-        return found if operator in {"in", "=="} else not found
+    if isinstance(right, bool):
+        # `fib … exists`: the value is a link, or nothing.
+        return (value not in {0, ""}) is (right is (operator == "=="))
+    if operator in {"in", "!"}:
+        return _shares_a_bit(value, right, kind) is (operator == "in")
+    if isinstance(right, list) and kind in FLAGS:
+        right = {"|": right}
     if operator in {"==", "!="}:
         return _equal(value, right, kind, scene) is (operator == "==")
     if value is HIDDEN:

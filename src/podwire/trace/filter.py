@@ -16,12 +16,12 @@ from podwire.trace.choices import Choices, TooMany, explore
 from podwire.trace.elements import Doubtful
 from podwire.trace.expressions import Scene, evaluate, holds, look_up
 from podwire.trace.fields import ABSENT
+from podwire.trace.flow import Packet, Protocol
 from podwire.trace.passage import Passage
 from podwire.trace.space import Lacking
 from podwire.trace.statements import HARMLESS, VERDICTS, is_condition, statements
 
 if TYPE_CHECKING:
-    from podwire.trace.flow import Packet
     from podwire.trace.ruleset import Ruleset
     from podwire.trace.space import Space
 
@@ -296,7 +296,7 @@ class _Run:
 
     def end(self, rule: JSON, kind: str, value: Any, depth: int) -> tuple[bool, Verdict | None]:
         """A statement that leaves the rule."""
-        if kind == "continue":
+        if kind == "continue" or (kind == "reject" and not _can_reject(value, self.packet)):
             return False, None
         if kind == "return":
             return True, None
@@ -348,6 +348,19 @@ class _Run:
             self.packet = changed
             return True
         raise Doubtful(f"uses {kind!r}, which is not modelled")
+
+
+def _can_reject(value: Any, packet: Packet) -> bool:
+    """An answer that belongs to one protocol is also a condition, which nft does not list."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    match kind:
+        case "icmp":
+            return packet.source.version == 4
+        case "icmpv6":
+            return packet.source.version == 6
+        case "tcp reset":
+            return packet.protocol is Protocol.TCP
+    return True
 
 
 def _marked(packet: Packet, number: int, *, connection: bool) -> Packet:

@@ -31,6 +31,8 @@ PROTOCOL_NUMBERS = {Protocol.ICMP: 1, Protocol.IPIP: 4, Protocol.TCP: 6, Protoco
 ICMP6 = 58
 """ICMP is another protocol in IPv6; `Protocol.ICMP` means that of the packet's family."""
 
+ROUTABLE = frozenset({1, 6, 17, ICMP6})
+"""Protocols that RTM_GETROUTE takes (rtm_getroute_parse_ip_proto)."""
 PROBE_SIZES = {Protocol.ICMP: 84, Protocol.TCP: 60, Protocol.UDP: 60}
 """Bytes of the IP packet when the caller names none; 84 is what ping sends."""
 

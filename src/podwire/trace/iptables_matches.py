@@ -196,7 +196,7 @@ def _states(words: Words, inverted: bool, setting: Setting) -> list[JSON]:
 
 
 def _without(statement: JSON) -> JSON:
-    return {"match": {**statement["match"], "op": "!in"}}
+    return {"match": {**statement["match"], "op": "!"}}
 
 
 def _direction(words: Words, inverted: bool, setting: Setting) -> list[JSON]:

@@ -66,7 +66,8 @@ def _options(words: list[str]) -> dict[str, str]:
 
 
 def _reject(how: str) -> JSON | None:
-    return {"type": "tcp reset"} if how == "tcp-reset" else {"type": "icmp", "expr": how}
+    # A table of iptables has one family: the kind of the error excludes nothing.
+    return {"type": "tcp reset"} if how == "tcp-reset" else {"expr": how}
 
 
 def _flags(values: dict[str, str]) -> JSON:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from podwire.drivers.netlink.request import Request
+    from podwire.drivers.netlink.selectors import Selectors
     from podwire.model.addressing import IPAddress
     from podwire.model.link import Address, Link
     from podwire.model.overlay import FDBEntry, Neighbour
@@ -56,8 +57,7 @@ _DUMP_TRIES = 20
 _IFLA_IFNAME, _IFLA_EXT_MASK = 3, 29
 _SKIP_STATISTICS = 8
 _NTF_PROXY = 0x08
-_RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_TABLE, _RTA_MARK = 1, 2, 3, 4, 15, 16
-_RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 27, 28, 29
+_RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_TABLE = 1, 2, 3, 4, 15
 _RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 
@@ -314,22 +314,22 @@ class Session:
         source: IPAddress | None = None,
         iif: int | None = None,
         oif: int | None = None,
-        mark: int | None = None,
-        ports: tuple[int, int | None, int | None] | None = None,
+        selectors: Selectors | None = None,
         entry: bool = False,
     ) -> Route:
         """Ask the kernel how it would route a packet (RTM_GETROUTE).
 
         The answer tells the next hop chosen for this very packet, its destination as a /32 or
         /128; with `entry` the FIB entry that matched, with all its hops. `iif` asks for a packet
-        that came in there, which is also checked as rp_filter would. `ports` are the protocol's
-        number, the source port and the destination port, for rules that look at them.
+        that came in there, which is also checked as rp_filter would.
 
         Raises:
             KernelError: there is no way: ENETUNREACH (no route), EHOSTUNREACH, EACCES
                 (prohibit), EINVAL (blackhole), EXDEV (rp_filter).
         """
         bits = destination.max_prefixlen
+        # IPv6 tells the table unasked, and refuses the question for it.
+        table = _RTM_F_LOOKUP_TABLE if destination.version == 4 else 0
         body = wire.ROUTE.pack(
             wire.family_of(destination),
             bits,
@@ -339,19 +339,16 @@ class Session:
             0,
             0,
             0,
-            _RTM_F_LOOKUP_TABLE | (_RTM_F_FIB_MATCH if entry else 0),
+            table | (_RTM_F_FIB_MATCH if entry else 0),
         )
         body += attribute(_RTA_DST, destination.packed)
         if source is not None:
             body += attribute(_RTA_SRC, source.packed)
-        for kind, value in ((_RTA_IIF, iif), (_RTA_OIF, oif), (_RTA_MARK, mark)):
+        for kind, value in ((_RTA_IIF, iif), (_RTA_OIF, oif)):
             if value is not None:
                 body += number(kind, value)
-        if ports is not None:
-            body += attribute(_RTA_IP_PROTO, bytes([ports[0]]))
-            for kind, port in ((_RTA_SPORT, ports[1]), (_RTA_DPORT, ports[2])):
-                if port is not None:
-                    body += attribute(kind, wire.BE16.pack(port))
+        if selectors is not None:
+            body += selectors.attributes()
         return decode_route(*self._ask(wire.GETROUTE, body, f"look up {destination}"))
 
     def namespace_id(self, namespace_fd: int) -> int | None:
