@@ -134,7 +134,7 @@ FAULTS = {
     16: (f"ip -n vms103 route replace unreachable {BLOCK}", "vms103", "route.refusing"),
     18: ("ip -n vms103 route del 10.244.38.174", "vms103", "rpf.failed"),
     22: (CLOSE, "vms105", "policy.denied"),
-    23: (DENY, "vms105", "policy.denied"),
+    50: (DENY, "vms105", "policy.denied"),
     28: (
         "ip -n vms103 neigh del 10.244.169.64 dev vxlan.calico",
         "vms103",

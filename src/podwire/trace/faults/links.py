@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from podwire.trace.case import warning
 from podwire.trace.faults import mending
-from podwire.trace.schema import Fix, Where
+from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
     from podwire.trace.case import Case
@@ -42,6 +42,12 @@ def too_big(case: Case) -> Fault:
     sentence = (
         f"{length} bytes with DF do not fit: the MTU of {case.interface} on {case.here} is {mtu}"
     )
+    muted = mending.muting_rule(case.space) if case.cause.icmp is not None else None
+    if muted is not None:
+        rule, fix = muted
+        sentence += f", and {rule} drops the ICMP error that should tell the sender: a black hole"
+        evidence = (Evidence(kind="rule", key="drops ICMP 3/4", value=rule, ns=case.here),)
+        return case.fault("mtu.black-hole", 40, sentence, fix=fix, evidence=evidence)
     return case.fault("mtu.too-big", 39, sentence, fix=Fix(text=f"send no more than {mtu} bytes"))
 
 

@@ -192,6 +192,34 @@ def let_pass(case: Case) -> Fix:
     return Fix(text="if it should pass, delete the rule")
 
 
+def is_legacy(case: Case) -> bool:
+    """Whether the rule is one of iptables-legacy, beside which nftables has its own."""
+    table, chain = case.cause.facts.get("table"), case.cause.facts.get("chain")
+    return _family(case.space, str(table), str(chain)) is None
+
+
+def muting_rule(space: Space) -> tuple[str, Fix] | None:
+    """A rule that keeps a namespace from telling *fragmentation needed*, and how to be rid of it.
+
+    Only the plain form is looked for: output, `icmp type destination-unreachable`, drop.
+    """
+    entries = space.need(space.state.nft, "rule set")
+    outputs = {
+        (chain["family"], chain["table"], chain["name"])
+        for chain in (entry.get("chain") for entry in entries)
+        if isinstance(chain, dict) and chain.get("hook") == "output"
+    }
+    for rule in (entry.get("rule") for entry in entries):
+        if not isinstance(rule, dict):
+            continue
+        place = (rule.get("family"), rule.get("table"), rule.get("chain"))
+        said = str(rule.get("expr"))
+        if place in outputs and "destination-unreachable" in said and "'drop'" in said:
+            name = f"{' '.join(map(str, place))} handle {rule.get('handle')}"
+            return name, Fix(text="let it tell", command=f"nft delete rule {name}")
+    return None
+
+
 def _family(space: Space, table: str, chain: str) -> str | None:
     """Family of the nftables table that holds a chain; None: it is iptables-legacy's."""
     for entry in space.need(space.state.nft, "rule set"):

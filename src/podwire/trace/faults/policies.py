@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from podwire.trace import intent
 from podwire.trace.faults import mending
 
 if TYPE_CHECKING:
@@ -12,11 +13,27 @@ if TYPE_CHECKING:
 
 
 def rule(case: Case) -> Fault:
-    """A firewall rule."""
+    """A firewall rule, or the policy of a chain."""
     fix = mending.let_pass(case)
     if case.cause.code == "rule-reject":
         sentence = f"refused, not lost: {case.cause.text}"
         return case.fault("policy.rejected", 24, sentence, fix=fix)
-    by_policy = "(policy)" in case.cause.text
-    number = 22 if by_policy else 23
-    return case.fault("policy.denied", number, f"dropped: {case.cause.text}", fix=fix)
+    return case.fault("policy.denied", _row(case), f"dropped: {case.cause.text}", fix=fix)
+
+
+def _row(case: Case) -> int:
+    """The row of the catalogue, by what was dropped where."""
+    space = case.space
+    if case.path.hops[-1].packet.inner is not None:
+        routes_for_pods = any(pod.host.space is space for pod in case.world.pods.values())
+        return 34 if routes_for_pods else 35
+    if case.is_return:
+        return 56
+    if mending.is_legacy(case):
+        return 26
+    if "(policy)" in case.cause.text:
+        return 22
+    source, destination = (intent.pod_of(case.world, each) for each in (case.origin, case.target))
+    for_it = destination is not None and destination.host.space is space
+    from_it = source is not None and source.host.space is space
+    return 50 if for_it and not from_it else 23
