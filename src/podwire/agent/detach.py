@@ -52,13 +52,16 @@ def detach(world: CNIWorld, key: AttachmentKey, pod: Pod | None = None) -> None:
     """
     local = world.endpoints.get(key)
     likely = host_name(key, pod) if local is None else local.endpoint.interface
+    stored = codec.key_of(local.endpoint) if local else world.owed.get(key)
+    stored = stored or stored_key(world, key, pod)
+    world.owed[key] = stored
     world.endpoints.remove(key)
     delete_host_link(key, likely)
     known = () if local is None else tuple(a.ip for a in local.endpoint.addresses)
     forget_connections(known)
     world.refuse_when_frozen()
-    stored = stored_key(world, key, pod) if local is None else codec.key_of(local.endpoint)
     released = release(world, key, stored)
+    world.owed.pop(key, None)
     forget_connections(address for address in released if address not in known)
 
 
@@ -134,6 +137,7 @@ def withdraw(world: CNIWorld, key: AttachmentKey, stored: str, restore: Wire | N
     try:
         release(world, key, stored, restore)
     except (DatastoreUnavailable, Stale) as error:
+        world.owed[key] = stored
         log.warning("address not given back yet", container=key.container_id, reason=str(error))
         try:
             world.spool.keep(key)

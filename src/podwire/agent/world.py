@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from podwire.errors import AgentUnavailable, DatastoreUnavailable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock, Store
     from podwire.ipam.service import IPAM
     from podwire.model.addressing import IPAddress, IPNetwork
-    from podwire.model.endpoint import WorkloadEndpoint
+    from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
     from podwire.model.resource import Wire
 
 
@@ -38,6 +38,9 @@ class CNIWorld:
     """A block is no longer ours: if it becomes ours again, it is news to the others."""
     held: Callable[[], bool]
     """Whether somebody has stopped all writes of this agent."""
+    owed: dict[AttachmentKey, str] = field(default_factory=dict)
+    """Where the endpoints are in the datastore whose release was refused: the spool does not say,
+    and the registry knows no longer. After a restart they are found as half-made ones."""
 
     def refuse_when_held(self) -> None:
         """Raise when the agent may change nothing now.
