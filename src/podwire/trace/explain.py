@@ -49,15 +49,19 @@ def explain(world: World, trace: Trace, observation: Observation) -> Trace:
 
 
 def _with_confidence(trace: Trace) -> tuple[Fault, ...]:
-    """The first error is as sure as the whole; what else is named is less sure."""
+    """The first error is as sure as the whole; what else is named is less sure.
+
+    What only slows or cuts packets is sure when they were seen on the predicted way.
+    """
     errors = [fault for fault in trace.faults if fault.severity == "error"]
     lower = "possible" if trace.confidence == "possible" else "likely"
-    return tuple(
-        replace(fault, confidence=trace.confidence if fault is errors[0] else lower)
-        if fault in errors
-        else fault
-        for fault in trace.faults
-    )
+    passes = trace.disposition is GOOD
+    first = next(iter(trace.faults if passes else errors), None)
+
+    def sure(fault: Fault) -> str:
+        return trace.confidence if fault is first else lower
+
+    return tuple(replace(fault, confidence=sure(fault)) for fault in trace.faults)
 
 
 def _probing(aligned: Alignment, observation: Observation) -> Probing:
