@@ -210,6 +210,7 @@ def nat_rules(dice: Dice) -> tuple[list[str], list[str]]:
     ]
     after = [
         "oifname wb masquerade",
+        "oifname wb masquerade fully-random",
         "ip saddr 10.1.0.0/29 snat ip to 10.2.0.1",
         "ip saddr 10.1.0.9 snat ip to 10.2.0.200",
         "mark & 0x1 == 0x1 masquerade",

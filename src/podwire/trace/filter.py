@@ -255,6 +255,8 @@ class _Run:
         """A statement that lets the rule go on, or not."""
         if kind == "match":
             return self.fits(rule, value)
+        if kind == "either":
+            return any(self.fits(rule, each["match"]) for each in value)
         if kind == "chance":
             return self.hook.choices.pick(2) == 0
         return self.doubt(rule, _unclear(kind, value))

@@ -181,17 +181,28 @@ def _port(name: str) -> Maker:
 
 
 def _either_port(words: Words, inverted: bool, setting: Setting) -> list[JSON]:
-    return [{"xt": {"match": f"-m multiport --ports {words.next()}"}}]
+    here = Words([words.peek()])
+    both = [*_port("sport")(here, inverted, setting), *_port("dport")(words, inverted, setting)]
+    return both if inverted else [{"either": both}]
 
 
 def _states(words: Words, inverted: bool, setting: Setting) -> list[JSON]:
     names = words.next().lower().split(",")
-    bits = [name for name in names if name not in {"snat", "dnat"}]
     ways = [name for name in names if name in {"snat", "dnat"}]
-    if ways and bits:
-        return [{"xt": {"match": f"--ctstate {','.join(names)}"}}]
-    key, values = ("status", ways) if ways else ("state", bits)
-    found = {"match": {"op": "in", "left": {"ct": {"key": key}}, "right": values}}
+    bits = [name for name in names if name not in ways]
+    found = [
+        {"match": {"op": "in", "left": {"ct": {"key": key}}, "right": values}}
+        for key, values in (("state", bits), ("status", ways))
+        if values
+    ]
+    if inverted:
+        return [_without(each) for each in found]
+    return found if len(found) == 1 else [{"either": found}]
+
+
+def _statuses(words: Words, inverted: bool, setting: Setting) -> list[JSON]:
+    names = [name.lower().replace("_", "-") for name in words.next().split(",")]
+    found = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": names}}
     return [_without(found) if inverted else found]
 
 
@@ -333,7 +344,7 @@ SIMPLE: Mapping[str, Maker] = {
     "--ports": _either_port,
     "--state": _states,
     "--ctstate": _states,
-    "--ctstatus": _states,
+    "--ctstatus": _statuses,
     "--ctdir": _direction,
     "--mark": _mark,
     "--src-type": _address_type("saddr"),

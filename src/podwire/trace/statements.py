@@ -14,7 +14,7 @@ HARMLESS = frozenset(
 THROTTLES = frozenset({"limit", "quota", "meter", "ct count"})
 """Statements that fit now and then."""
 VERDICTS = frozenset({"accept", "drop", "reject", "return", "continue", "jump", "goto"})
-OTHERS = frozenset({"match", "vmap", "mangle", "notrack", "chance"}) | KINDS
+OTHERS = frozenset({"match", "either", "vmap", "mangle", "notrack", "chance"}) | KINDS
 
 
 def statements(rule: JSON) -> list[tuple[str, Any]]:
@@ -33,4 +33,4 @@ def is_condition(kind: str, value: Any) -> bool:
     if kind == "xt":
         # What iptables-save said and nobody here knows; nft's own listing does not even say that.
         return isinstance(value, dict) and "match" in value
-    return kind in THROTTLES or kind in {"match", "chance"}
+    return kind in THROTTLES or kind in {"match", "either", "chance"}

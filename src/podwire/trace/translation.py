@@ -51,17 +51,18 @@ def translate(kind: str, value: dict[str, Any], scene: Scene) -> Packet | None:
 def _with_source(track: Track, value: dict[str, Any], address: Any, port: int | None) -> Track:
     was = track.reply
     to = was.destination if address is None else address
-    if port is not None:
-        raise Doubtful("gives the packet one port of several")
-    random = {"random", "fully-random", "--random", "--random-fully"} & set(_flags(value))
-    if random and was.destination_port is not None:
-        raise Doubtful("gives the packet a random port")
-    return track.come_from(to, was.destination_port)
+    if _flags(value):
+        # random, fully-random: some port, and nobody knows which.
+        return track.come_from(to, None)
+    if port is None or was.destination_port is None:
+        return track.come_from(to, was.destination_port)
+    return track.come_from(to, port)
 
 
 def _flags(value: dict[str, Any]) -> list[str]:
     flags = value.get("flags", [])
-    return [flags] if isinstance(flags, str) else list(flags)
+    listed = [flags] if isinstance(flags, str) else list(flags)
+    return [each for each in listed if each != "persistent"]
 
 
 def _wanted(kind: str, value: dict[str, Any], scene: Scene) -> tuple[Any, int | None]:
