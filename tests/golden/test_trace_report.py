@@ -9,7 +9,8 @@ import pytest
 
 from podwire.trace.flow import Flow
 from podwire.trace.predict import predict
-from podwire.trace.report import WIDTH, Style, render
+from podwire.trace.report import Style, render
+from podwire.trace.table import WIDTH
 from tests.fakes.drawn_network import Network, story
 
 HERE = Path(__file__).parent
