@@ -151,7 +151,8 @@ def _of_pod(world: World, pod: Pod) -> End:
     if space is None:
         raise Lacking(f"network namespace of {pod.title}", "it cannot be opened from here")
     link = space.links_by_name.get(pod.interface)
-    addresses = [] if link is None else space.addresses_of(link)
+    both = () if link is None else (*space.addresses_of(link), *space.addresses_of(link, 6))
+    addresses = list(both)
     found = next((each.interface.ip for each in addresses if each.scope == 0), None)
     return End(
         kind="pod",

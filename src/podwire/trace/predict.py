@@ -95,7 +95,10 @@ def _source_address(space: Space, start: End, destination: IPAddress) -> IPAddre
     decision = fib.lookup(space, Query(destination=destination))
     found = intake.select_source(space, decision, destination)
     if found is None and start.address is not None:
-        found = start.address if start.address.version == destination.version else None
+        # Nothing will leave: any address of that family tells the story.
+        found = start.address
+        if found.version != destination.version:
+            found = _any_address(space, destination.version)
     if found is None:
         raise Lacking(f"address of {start.title}", "it has none to send from")
     return found
@@ -118,6 +121,14 @@ def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
         sent = path.hops[0].packet
         found += [_recognized(each, sent) for each in walk(world, begin)]
     return tuple(replace(path, branch=number) for number, path in enumerate(found))
+
+
+def _any_address(space: Space, version: int) -> IPAddress | None:
+    for link in space.links.values():
+        for address in space.addresses_of(link, version):
+            if address.scope == 0:
+                return address.interface.ip
+    return None
 
 
 def _recognized(path: Path, sent: Packet) -> Path:
