@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
 HERE = [fault for fault in FAULTS if Encapsulation.VXLAN in fault.encapsulations]
 NOT_YET: dict[str, str] = {
-    "legacy-firewall-drop": "rules of iptables-legacy are not modelled",
-    "host-firewall-drops-tunnel": "named as any rule, row 23",
     "wire-drops-tunnel": "rules of bridges are not modelled",
-    "mtu-black-hole": "the way of the ICMP message is not followed: named as row 39",
-    "ingress-policy-drop": "named as any rule, row 23",
-    "reply-dropped-as-invalid": "ct state is not modelled",
-    "reply-dropped-by-rule": "named as any rule, row 23",
 }
 """What today's trace does not name so yet."""
 
