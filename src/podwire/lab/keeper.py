@@ -72,7 +72,7 @@ class Keeper:
 
         self._supervisor.start(_agent(node), Child(work=work))
 
-    def start_helper(self, name: str, work: Callable[[], int]) -> None:
+    def start_side_work(self, name: str, work: Callable[[], int]) -> None:
         """Start another process the lab needs."""
         self._supervisor.start(name, Child(work=work))
 

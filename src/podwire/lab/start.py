@@ -79,7 +79,7 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
         if order.explain:
             for command in explain_gateway(topology):
                 progress.say(command)
-        keeper.start_helper("gateway", lambda: follow_blocks(topology))
+        keeper.start_side_work("gateway", lambda: follow_blocks(topology))
     progress.done()
     keeper.run(door)
 
