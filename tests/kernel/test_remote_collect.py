@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 from dataclasses import fields, replace
 from functools import cache
@@ -196,8 +196,9 @@ def test_a_program_that_is_not_installed_is_one_missing_section(
     folder = tmp_path / "few"
     folder.mkdir()
     for name in ("sh", "cat", "stat", "date", "xargs", "grep", "ip", "nsenter", "nft"):
-        [place] = [p for d in os.environ["PATH"].split(":") if (p := Path(d) / name).exists()][:1]
-        (folder / name).symlink_to(place.resolve() if name != "sh" else "/bin/sh")
+        place = shutil.which(name)
+        assert place is not None
+        (folder / name).symlink_to(Path(place).resolve() if name != "sh" else "/bin/sh")
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr(
         "podwire.drivers.remote_collect.SCRIPT",
