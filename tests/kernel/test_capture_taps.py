@@ -20,7 +20,7 @@ from podwire.errors import Forbidden
 from podwire.trace.flow import Protocol
 from tests.fakes import classic_bpf
 from tests.fakes import drawn_frames as draw
-from tests.kernel.awaiting import wait_until
+from tests.kernel.awaiting import wait_until, wait_until_links_carry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,9 @@ def cable(make_namespace: Callable[[str], int]) -> int:
         )
     with Session.open(other) as session:
         session.run(requests.set_link("there", up=True))
+        wait_until_links_carry(session, "there")
+    with Session.open() as session:
+        wait_until_links_carry(session, "here")
     return other
 
 
@@ -112,6 +115,7 @@ def test_links_that_appear_later_are_seen(cable: int) -> None:
                 requests.create_veth("late", peer_name="later", up=True),
                 requests.set_link("later", up=True),
             )
+            wait_until_links_carry(session, "late", "later")
         frame = draw.ethernet(draw.probe(draw.series()))
 
         def from_late() -> None:
