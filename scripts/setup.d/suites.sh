@@ -32,11 +32,13 @@ nobody='setpriv --reuid=65534 --regid=65534 --clear-groups'
 can_be_nobody() { [ "$(id -u)" = 0 ] && $nobody test -r .venv/bin/podwire 2>/dev/null; }
 
 # tests_as_nobody ARGUMENT… : the same as a normal user, who writes nothing into the checkout.
+# Its temporary folder has a short name: an agent's socket below it has to fit into 90 bytes.
 tests_as_nobody() {
     home=$(mktemp -d)
     chown 65534:65534 "$home"
     HOME=$home TMPDIR=$home HYPOTHESIS_STORAGE_DIRECTORY=$home PYTHONDONTWRITEBYTECODE=1 \
-        $nobody .venv/bin/python -m pytest -p no:cacheprovider -m "$marks" $effort "$@" || code=$?
+        $nobody .venv/bin/python -m pytest -p no:cacheprovider --basetemp="$home/t" \
+        -m "$marks" $effort "$@" || code=$?
     rm -rf "$home"
     return "${code:-0}"
 }

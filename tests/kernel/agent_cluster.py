@@ -42,12 +42,12 @@ def run(*command: str, check: bool = True) -> str:
     return done.stdout
 
 
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    """Wait for a condition; what it came to."""
+def until(what: str, condition: Callable[[], Any], log: Callable[[], str] = str) -> Any:
+    """Wait for a condition; what it came to. `log` is read only if it never comes."""
     deadline = time.monotonic() + TIMEOUT_S
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {TIMEOUT_S:.0f} s")
+            raise AssertionError(f"{what}: not within {TIMEOUT_S:.0f} s\n{log()}")
         time.sleep(0.01)
     return found
 
@@ -107,7 +107,7 @@ class AgentNode:
         return self
 
     def wait_ready(self) -> None:
-        until(f"{self.name} ready\n{self.log()}", lambda: (self.status() or {}).get("ready"))
+        until(f"{self.name} ready", lambda: (self.status() or {}).get("ready"), self.log)
 
     def log(self) -> str:
         path = self.folder / f"{self.netns}.log"
