@@ -1,9 +1,17 @@
 # Debian packages that are unpacked into the checkout instead of being installed: those whose
 # installation would start a service, and big ones. Read by scripts/setup.
 
-# download FOLDER PACKAGE : reading the lists needs no root; fetching them does.
+# libraries PACKAGE : those it needs and this system lacks.
+libraries() {
+    apt-get -s --no-install-recommends install "$1" 2>/dev/null |
+        sed -n 's/^Inst \(lib[^ ]*\) (.*/\1/p'
+}
+
+# download FOLDER PACKAGE : it and its libraries; reading the lists needs no root, fetching does.
 download() {
-    (cd "$1" && apt-get -q -o APT::Sandbox::User=root download "$2") >>.cache/setup.log 2>&1
+    # shellcheck disable=SC2046 # a list of words
+    (cd "$1" && apt-get -q -o APT::Sandbox::User=root download "$2" $(libraries "$2")) \
+        >>.cache/setup.log 2>&1
 }
 
 # unpack PACKAGE FILE : have the package's files below .cache/debs/PACKAGE without installing it.
@@ -24,4 +32,18 @@ unpack() {
     for archive in "$place.part"/*.deb; do dpkg -x "$archive" "$place.part"; done
     rm -f "$place.part"/*.deb
     mv "$place.part" "$place"
+}
+
+# offer NAME PACKAGE FILE : have .venv/bin/NAME start a program of an unpacked package.
+offer() {
+    place=$root/.cache/debs/$2 start=.venv/bin/$1
+    [ -x "$place/$3" ] || { rm -f "$start"; return 0; }
+    folders=
+    for folder in "$place"/usr/lib/*-linux-gnu "$place"/usr/lib/*-linux-gnu/*; do
+        [ ! -d "$folder" ] || folders=$folders${folders:+:}$folder
+    done
+    line="LD_LIBRARY_PATH=\"$folders\" exec \"$place/$3\" \"\$@\""
+    [ "$(tail -n 1 "$start" 2>/dev/null)" = "$line" ] && return 0
+    printf '#!/bin/sh\n%s\n' "$line" >"$start.new"
+    chmod +x "$start.new" && mv "$start.new" "$start"
 }
