@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from podwire.errors import BadInput
 from podwire.model import codec, keys
 from podwire.model.codec import API_VERSION
+from podwire.model.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,9 +68,9 @@ def find_kind(word: str) -> Kind:
     known = {name: kind for kind in KINDS for name in (kind.name.lower(), *kind.aliases)}
     kind = known.get(word.lower())
     if kind is None:
-        near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+        near = nearest(word, known)
         names = ", ".join(kind.name for kind in KINDS)
-        fix = f"did you mean {known[near[0]].name}?" if near else f"write one of: {names}"
+        fix = f"did you mean {known[near].name}?" if near else f"write one of: {names}"
         raise BadInput(f"there is no kind {word!r}", fix=fix)
     return kind
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from podwire.errors import BadInput
+from podwire.model.nearest import suggestion
 from podwire.model.pool import Encapsulation
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def get_fault(name: str, faults: Iterable[Fault]) -> Fault:
     by_name = {fault.name: fault for fault in faults}
     if name in by_name:
         return by_name[name]
-    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.4)
     raise BadInput(
         f"there is no fault {name!r}",
-        fix=f"did you mean {near[0]}?" if near else "podwire lab fault list",
+        fix=suggestion(name, by_name, "podwire lab fault list"),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from podwire.errors import PodwireError
+from podwire.model.nearest import suggestion
 from podwire.model.wire import json_type
 
 if TYPE_CHECKING:
@@ -210,11 +210,7 @@ def without_nulls(value: JSON) -> JSON:
 
 
 def _choose(word: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not near:
-        lowered = {name.lower(): name for name in known}
-        near = [lowered[word.lower()]] if word.lower() in lowered else []
-    return f"did you mean {near[0]}?" if near else f"write one of: {', '.join(known)}"
+    return suggestion(word, known, f"write one of: {', '.join(known)}")
 
 
 _ANYTHING = Anything()
