@@ -45,14 +45,14 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("\nagentsocket: x\n", 2, "did you mean 'agentSocket'"),
-        ("spoolDir: a\nspoolDir: b\n", 2, "a second time"),
-        ("spoolDir: [a]\n", 1, "must be a text"),
+        ("\nagentsocket: x\n", 2, "did you mean agentSocket"),
+        ("spoolDir: a\nspoolDir: b\n", 2, "given twice"),
+        ("spoolDir: [a]\n", 1, "must be a string"),
         ("address: 10.0.0.1\n", 1, "prefix length"),
         ("address: ten/24\n", 1, "not an address"),
         ("resyncPeriod: soon\n", 1, "a time of at least"),
         ("resyncPeriod: 10ms\n", 1, "a time of at least"),
-        ("datastore:\n  kind: sqlite\n", 2, "'kind' is unknown"),
+        ("datastore:\n  kind: sqlite\n", 2, "kind is not a known key"),
         ("datastore: sqlite\n", 1, "a mapping"),
         ("address: 10.0.0.1/24\ninterface: eth0\n", 2, "both"),
         ("a: [\n", 2, "is not YAML"),

@@ -85,7 +85,7 @@ def test_command_args_and_environment() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [", r"x\.yaml:\d+:\d+: not YAML"),
+        ("a: [", r"x\.yaml:\d+:\d+: is not YAML"),
         ("- 1", r"x\.yaml:1: document must be a mapping, not a list"),
         ("kind: Pod\nkind: Pod", r"x\.yaml:2: kind is given twice, first in line 1"),
         ("kind: Service", r"x\.yaml:1: kind 'Service' is not understood"),

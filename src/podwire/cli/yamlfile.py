@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from podwire.drivers.yamltree import compose
 from podwire.errors import BadInput
 from podwire.model.shape import Fault
 
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
 
 LARGEST = 1_000_000
 """Values in one file; aliases of aliases can make billions of a few lines."""
-DEEPEST = 100
-"""Levels of lists and mappings in one document."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _TAG = "tag:yaml.org,2002:"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +72,10 @@ def parse_documents(text: str, source: str) -> tuple[Document, ...]:
         BadInput: the text is no YAML; names line and column.
     """
     try:
-        _check_depth(text, source)
-        # Composing makes no Python objects from tags, so no tag can run anything.
-        nodes = list(yaml.compose_all(text, Loader=_LOADER))
-        documents = [_document(node, source) for node in nodes if node is not None]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = source if mark is None else f"{source}:{mark.line + 1}:{mark.column + 1}"
-        raise BadInput(f"{place}: is not YAML: {error.problem or error.context}") from None
+        documents = [_document(node, source) for node in compose(text, source)]
     except (yaml.YAMLError, RecursionError) as error:
-        problem = str(error).partition("\n")[0] or "nested too deeply"
+        # An alias may stand inside what it names.
+        problem = "holds itself" if isinstance(error, RecursionError) else str(error)
         raise BadInput(f"{source}: is not YAML: {problem}") from None
     return tuple(
         part for document in documents if document.value is not None for part in _items(document)
@@ -135,19 +127,6 @@ def _decoded(content: bytes, source: str) -> str:
         raise BadInput(
             f"{source}:{line}: is not UTF-8 text", fix="save the file as UTF-8"
         ) from None
-
-
-def _check_depth(text: str, source: str) -> None:
-    """Refuse what is nested too deeply: the composer of libyaml recurses until it crashes."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEEPEST:
-            line = "" if event.start_mark is None else f":{event.start_mark.line + 1}"
-            raise BadInput(f"{source}{line}: nested more than {DEEPEST} levels deep")
 
 
 def _document(node: yaml.Node, source: str) -> Document:

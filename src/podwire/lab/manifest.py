@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from podwire.drivers.yamltree import Spot, read_documents
 from podwire.lab.podspec import MOST_REPLICAS, Container, Deployment, Pod, PodSpec, Spread
-from podwire.lab.yamltree import Spot, nearest, read_documents
+from podwire.model.nearest import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +130,7 @@ class _Reader:
         if kind not in versions:
             raise kind_spot.refuse(
                 f"{kind!r} is not understood by a lab",
-                fix=nearest(kind, versions) or "write a Pod or a Deployment",
+                fix=suggestion(kind, versions, "write a Pod or a Deployment"),
             )
         version = _required(document, fields, "apiVersion")
         if version.text() != versions[kind]:
@@ -258,7 +259,8 @@ class _Reader:
             if name in known or name in _QUIETLY_IGNORED:
                 continue
             if name not in ignored:
-                raise spot.refuse("is not a known field", fix=nearest(name, known | ignored))
+                fix = suggestion(name, sorted(known | ignored), "leave it out")
+                raise spot.refuse("is not a known field", fix=fix)
             if spot.path.rpartition(".")[0].endswith("metadata"):
                 continue  # annotations and what a server adds change nothing here
             self.warnings.append(f"{spot.place}: {spot.path} is left out: a lab has none of it")
@@ -287,6 +289,6 @@ def _one_of(fields: Mapping[str, Spot], name: str, choices: tuple[str, ...]) -> 
     text = fields[name].text()
     if text not in choices:
         raise fields[name].refuse(
-            f"is {text!r}", fix=nearest(text, choices) or f"choose {', '.join(choices)}"
+            f"is {text!r}", fix=suggestion(text, choices, f"choose {', '.join(choices)}")
         )
     return text

@@ -1,24 +1,22 @@
-"""YAML with places: every complaint about a manifest names file, line and field.
+"""YAML with places: every complaint about a file names file, line and field.
 
 The ordinary loaders drop line numbers and let a second key of the same name win silently.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import yaml
 
 from podwire.errors import BadInput
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
+DEEPEST = 100
+"""Levels of lists and mappings in one document."""
 STRING = "tag:yaml.org,2002:str"
 INTEGER = "tag:yaml.org,2002:int"
 NULL = "tag:yaml.org,2002:null"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,24 +127,36 @@ def read_documents(text: str, source: str) -> list[Spot]:
     Raises:
         BadInput: the text is no YAML; names line and column.
     """
+    spots = [Spot(node, source) for node in compose(text, source)]
+    return [spot for spot in spots if not spot.absent]
+
+
+def compose(text: str, source: str) -> list[yaml.Node]:
+    """The top nodes of a YAML stream. No Python object is made of a tag, so no tag runs anything.
+
+    Raises:
+        BadInput: the text is no YAML, or nested too deeply; names line and column.
+    """
     try:
-        # Composing makes no Python objects from tags, so no tag can run anything.
-        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        _check_depth(text, source)
+        return [node for node in yaml.compose_all(text, Loader=_LOADER) if node is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = source if mark is None else f"{source}:{mark.line + 1}:{mark.column + 1}"
-        raise BadInput(f"{place}: not YAML: {error.problem or error.context}") from None
+        raise BadInput(f"{place}: is not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError) as error:
-        first = str(error).partition("\n")[0] or "nested too deeply"
-        raise BadInput(f"{source}: not YAML: {first}") from None
-    return [
-        spot
-        for spot in (Spot(node, source) for node in nodes if node is not None)
-        if not spot.absent
-    ]
+        problem = str(error).partition("\n")[0] or "nested too deeply"
+        raise BadInput(f"{source}: is not YAML: {problem}") from None
 
 
-def nearest(name: str, known: Collection[str]) -> str | None:
-    """`did you mean …`, or None."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else None
+def _check_depth(text: str, source: str) -> None:
+    """Refuse what is nested too deeply: the composer of libyaml recurses until it crashes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            line = "" if event.start_mark is None else f":{event.start_mark.line + 1}"
+            raise BadInput(f"{source}{line}: nested more than {DEEPEST} levels deep")
