@@ -190,11 +190,8 @@ class Registrar:
 
     def _create(self, key: str) -> None:
         assert self._address is not None
-        created = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        node = Node(
-            metadata=Metadata(name=self._node, uid=str(uuid.uuid4()), created=created),
-            address=self._address,
-        )
+        metadata = Metadata(name=self._node).born(uuid.uuid4(), self._clock.now())
+        node = Node(metadata=metadata, address=self._address)
         try:
             entry = self._store.create(key, encode(node))
         except AlreadyExists:

@@ -113,8 +113,7 @@ def _change(store: Store, document: Document, namespace: str) -> Change:
     stored = None if entry is None or before is None else entry.value
     value: Any = build(document.value, stored, namespace)
     if before is None:
-        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        metadata = replace(value.metadata, uid=str(uuid.uuid4()), created=created)
+        metadata = value.metadata.born(uuid.uuid4(), datetime.now(UTC))
     else:
         metadata = replace(value.metadata, uid=before.metadata.uid, created=before.metadata.created)
     return Change(document=document, key=key, entry=entry, value=replace(value, metadata=metadata))

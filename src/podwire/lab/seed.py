@@ -47,11 +47,7 @@ def pool_of(topology: Topology, created: datetime) -> IPPool:
         return topology.mode if topology.encapsulation is encapsulation else Mode.NEVER
 
     return IPPool(
-        metadata=Metadata(
-            name=POOL_NAME,
-            uid=str(uuid.uuid4()),
-            created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        ),
+        metadata=Metadata(name=POOL_NAME).born(uuid.uuid4(), created),
         cidr=topology.pool,
         block_size=topology.block_size,
         ipip_mode=mode_of(Encapsulation.IPIP),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
 
 JSON: TypeAlias = Any
 """A decoded JSON value; integers are exact beyond 2^53."""
@@ -36,6 +40,10 @@ class Metadata:
     annotations: Mapping[str, str] = field(default_factory=no_labels)
     uid: str | None = None
     created: str | None = None
+
+    def born(self, uid: UUID, now: datetime) -> Metadata:
+        """The same of an object made now (UTC)."""
+        return replace(self, uid=str(uid), created=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,8 @@ def ensure_cluster(store: Store, *, routing: Routing = Routing.AGENT) -> Cluster
 
 
 def _new_cluster(routing: Routing) -> ClusterInformation:
-    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return ClusterInformation(
-        metadata=Metadata(name="default", uid=str(uuid.uuid4()), created=created),
+        metadata=Metadata(name="default").born(uuid.uuid4(), datetime.now(UTC)),
         guid=uuid.uuid4().hex,
         version=f"podwire {__version__}",
         routing=routing,
