@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from podwire.drivers import namespaces
 from podwire.drivers.bundle import facts_here, write_bundle
 from podwire.drivers.capture.observe import Limits, new_series, observe
-from podwire.drivers.collect import collect, collect_all
+from podwire.drivers.collect import collect_all
+from podwire.drivers.collect_marks import collected_again
 from podwire.drivers.lookup import ask_kernels
 from podwire.errors import BadInput, Forbidden, PodwireError, Unsupported
 from podwire.trace.counterproof import Question, prove
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 """A state that changes under our hands, or a surprise, is looked at once more."""
+STILL = "a still picture"
+"""What is missing when the state changed while it was looked at."""
 LIMITS = Limits(timeout_s=1.0)
 FIRST_PORT, LAST_PORT = 33000, 60000
 """Source ports of probes: within what programs use, never twice in a row the same."""
@@ -61,17 +64,37 @@ def trace_live(wish: Wish) -> Trace:
     wish = replace(wish, flow=_with_port(wish.flow))
     trace, states = _attempt(wish)
     for _ in range(ATTEMPTS - 1):
-        changed_meanwhile = trace.probing is not None and trace.probing.changed
-        disagrees = trace.disposition is Disposition.MODEL_DISAGREES
-        surprising = trace.probing is not None and trace.disposition in SURPRISES
-        if not (changed_meanwhile or surprising or disagrees):
+        if not _deserves_another(trace):
             break
-        trace, states = _attempt(wish)
+        before, (trace, states) = trace, _attempt(wish)
+        trace = _after_change(before, trace)
     if wish.deep:
         why = "--deep is not built yet: traces of rules and reasons of drops are not read"
         trace = replace(trace, gaps=(*trace.gaps, Gap(what="the kernel's own events", why=why)))
     trace = prove(trace, _question(wish, states))
     return _with_bundle(trace, states)
+
+
+def _deserves_another(trace: Trace) -> bool:
+    disagrees = trace.disposition is Disposition.MODEL_DISAGREES
+    surprising = trace.probing is not None and trace.disposition in SURPRISES
+    return _changed(trace) or surprising or disagrees
+
+
+def _changed(trace: Trace) -> bool:
+    return trace.probing is not None and trace.probing.changed
+
+
+def _after_change(before: Trace, trace: Trace) -> Trace:
+    """A repeated trace says that the first one met a change, though it met none itself."""
+    if not _changed(before) or _changed(trace) or trace.probing is None:
+        return trace
+    gaps = [
+        replace(gap, why=f"{gap.why}; traced once more, and then it held still")
+        for gap in before.gaps
+        if gap.what == STILL
+    ]
+    return replace(trace, probing=replace(trace.probing, changed=True), gaps=(*trace.gaps, *gaps))
 
 
 def _with_port(flow: Flow) -> Flow:
@@ -98,18 +121,32 @@ def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
         with ExitStack() as open_files:
             spaces = _open(world, trace, open_files)
             observation = _observe(trace, spaces)
-            again = list(_read_again(world, trace, spaces))
+            again = list(_changed_again(world, trace, spaces))
     except (Forbidden, Unsupported) as error:
         why = error.message if error.fix is None else f"{error.message}: {error.fix}"
         return _unprobed(trace, why), states
     explained = explain(world, trace, observation)
     version = 4 if trace.destination.ip is None else trace.destination.ip.version
     moved = changed(states, again, version)
-    if moved and explained.probing is not None:
-        gap = Gap(what="a still picture", why=f"changed while tracing: {', '.join(moved[:4])}")
-        probing = replace(explained.probing, changed=True)
-        explained = replace(explained, probing=probing, gaps=(*explained.gaps, gap))
-    return explained, states
+    return (_unsteady(explained, moved) if moved else explained), states
+
+
+def _unsteady(trace: Trace, moved: list[str]) -> Trace:
+    """State and packets are not of one time: what they say together is no certainty."""
+    if trace.probing is None:
+        return trace
+    gap = Gap(what=STILL, why=f"changed while tracing: {', '.join(moved[:4])}")
+    likely = {"certain": "likely"}
+    return replace(
+        trace,
+        probing=replace(trace.probing, changed=True),
+        gaps=(*trace.gaps, gap),
+        confidence=likely.get(trace.confidence, trace.confidence),
+        faults=tuple(
+            replace(each, confidence=likely.get(each.confidence, each.confidence))
+            for each in trace.faults
+        ),
+    )
 
 
 def beside_kernel(trace: Trace, world: World) -> Trace:
@@ -183,13 +220,15 @@ def _observe(trace: Trace, spaces: dict[int, int]) -> Observation:
     return observe(spaces, start, series, path=places, limits=LIMITS)
 
 
-def _read_again(world: World, trace: Trace, spaces: dict[int, int]) -> Iterable[KernelState]:
-    """The namespaces on the way once more."""
+def _changed_again(world: World, trace: Trace, spaces: dict[int, int]) -> Iterable[KernelState]:
+    """The namespaces on the way whose marks are not those of the picture, read once more."""
     for inode in {hop.inode for path in trace.paths for hop in path.hops} & spaces.keys():
         try:
-            yield collect(spaces[inode], world.spaces[inode].state.namespace, {})
+            again = collected_again(world.spaces[inode].state, spaces[inode])
         except PodwireError:  # it has ended meanwhile: the probe says what that means
             continue
+        if again is not None:
+            yield again
 
 
 def _with_bundle(trace: Trace, states: tuple[KernelState, ...]) -> Trace:

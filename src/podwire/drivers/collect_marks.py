@@ -15,10 +15,11 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from podwire.drivers import namespaces
+from podwire.drivers.collect import collect
 from podwire.drivers.netlink import wire
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.procfiles import read_sysctls
-from podwire.drivers.rulesets import NETLINK_NETFILTER, dump
+from podwire.drivers.rulesets import NETLINK_NETFILTER, dump, legacy_tables
 from podwire.errors import PodwireError
 from podwire.model.kernelstate import KernelState, Missing
 from podwire.model.overlay import NUD_NOARP, NUD_PERMANENT
@@ -52,6 +53,8 @@ class Marks:
     sysctls: int | None = None
     nft: int | None = None
     """The rule set's generation, which the kernel counts; 0 where it has none."""
+    legacy: int | None = None
+    """How many tables iptables-legacy has; what is in them no kernel counts."""
 
 
 def marks(namespace_fd: int) -> Marks:
@@ -84,6 +87,8 @@ def _marks_here() -> Marks:
     generation = read_generation()
     if generation is not None:
         found["nft"] = generation
+    with suppress(OSError):
+        found["legacy"] = sum(map(len, legacy_tables().values()))
     return Marks(**found)
 
 
@@ -102,6 +107,9 @@ def marks_of(state: KernelState) -> Marks:
         found["sysctls"] = _mark_of_settings(state.sysctls.value)
     if not isinstance(state.nft, Missing):
         found["nft"] = state.nft.generation
+    if not isinstance(state.iptables_legacy, Missing):
+        lines = state.iptables_legacy.value.splitlines()
+        found["legacy"] = sum(line.startswith("*") for line in lines)
     return Marks(**found)
 
 
@@ -114,6 +122,19 @@ def changed(before: Marks, after: Marks) -> tuple[str, ...]:
         and (new := getattr(after, field.name)) is not None
         and old != new
     )
+
+
+def collected_again(state: KernelState, namespace_fd: int) -> KernelState | None:
+    """The state as it is now where a mark differs from it; None where nothing changed.
+
+    Raises:
+        Forbidden: the namespace may not be entered.
+    """
+    before, after = marks_of(state), marks(namespace_fd)
+    if not changed(before, after) and not after.legacy:
+        return None
+    # Nobody asks the second reading where its veths lead.
+    return collect(namespace_fd, state.namespace, {})
 
 
 def read_generation() -> int | None:

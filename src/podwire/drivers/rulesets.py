@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -97,21 +98,33 @@ def _tables() -> tuple[int, int]:
     return len(tables), number
 
 
+LEGACY_PROGRAMS = {
+    "ip_tables_names": "iptables-legacy-save",
+    "ip6_tables_names": "ip6tables-legacy-save",
+}
+
+
+def legacy_tables() -> dict[str, list[str]]:
+    """Names of the tables that iptables-legacy has here, by the program that lists each family.
+
+    Raises:
+        OSError: they may not be read.
+    """
+    found = {}
+    for file, program in LEGACY_PROGRAMS.items():
+        with suppress(FileNotFoundError):
+            found[program] = Path(f"/proc/thread-self/net/{file}").read_text().split()
+    return {program: tables for program, tables in found.items() if tables}
+
+
 def read_legacy() -> Section[str]:
     """What iptables-legacy holds for both families; empty where it has no table."""
     texts = []
-    for names, program in (
-        ("ip_tables_names", "iptables-legacy-save"),
-        ("ip6_tables_names", "ip6tables-legacy-save"),
-    ):
-        try:
-            tables = Path(f"/proc/thread-self/net/{names}").read_text().split()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            return Missing(f"/proc/net/{names}: {error.strerror}")
-        if not tables:
-            continue
+    try:
+        held = legacy_tables()
+    except OSError as error:
+        return Missing(f"{error.filename}: {error.strerror}")
+    for program, tables in held.items():
         found = _run(program)
         if isinstance(found, Missing):
             return Missing(f"it has the tables {', '.join(tables)}; {found.reason}")

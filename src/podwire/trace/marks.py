@@ -6,6 +6,7 @@ learns, counters of rules) is no change.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from podwire.model.kernelstate import Missing
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 CHANGING = frozenset({"packets", "bytes", "used"})
 """Keys of `nft -j` that count."""
+_COUNTERS = re.compile(r" ?\[\d+:\d+\] ?")
 
 
 def changed(before: Iterable[KernelState], after: Iterable[KernelState], version: int) -> list[str]:
@@ -54,7 +56,16 @@ def _mark(state: KernelState, version: int) -> dict[str, object]:
         "forwarding entries": _set(state.fdb, _lasts),
         "sysctls": None if isinstance(state.sysctls, Missing) else dict(state.sysctls.value),
         "rule sets": None if isinstance(state.nft, Missing) else _still(list(state.nft.value)),
+        "rule sets of iptables-legacy": _rules(state.iptables_legacy),
     }
+
+
+def _rules(saved: Section[str]) -> object:
+    """What `iptables-save` says, without its comments, which hold the time, and its counters."""
+    if isinstance(saved, Missing):
+        return None
+    lines = saved.value.splitlines()
+    return [_COUNTERS.sub("", line) for line in lines if not line.startswith("#")]
 
 
 def _set(section: Section[tuple[T, ...]], concerns: Callable[[T], bool] = lambda _: True) -> object:
