@@ -11,7 +11,7 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from podwire.errors import Forbidden, InUse, NotFound
 from podwire.lab.topology import check_name
@@ -26,7 +26,7 @@ _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
 
 def registry_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """The directory, made if need be; only its owner can look into it.
+    """The directory, which exists while labs do; only its owner can look into it.
 
     Raises:
         Forbidden: somebody else holds the path.
@@ -40,9 +40,9 @@ def registry_directory(environment: Mapping[str, str] = os.environ) -> Path:
     for base in places:
         with suppress(OSError):
             if base.is_dir() and base.stat().st_uid == user:
-                return _private(base / f"podwire{suffix}", user)
+                return _ours(base / f"podwire{suffix}", user)
     shared = Path(f"/tmp/podwire-{_outer(user)}{suffix}")  # noqa: S108  # checked to be ours
-    return _private(shared, user)
+    return _ours(shared, user)
 
 
 def _world_suffix() -> str:
@@ -60,9 +60,11 @@ def _outer(user: int) -> int:
     return user
 
 
-def _private(path: Path, user: int) -> Path:
-    path.mkdir(mode=0o700, exist_ok=True)
-    status = path.lstat()
+def _ours(path: Path, user: int) -> Path:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return path
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & 0o022:
         raise Forbidden(f"{path} belongs to somebody else", fix=f"remove {path}")
     return path
@@ -118,13 +120,12 @@ def reserved(name: str) -> Iterator[Callable[[Keeper], None]]:
         InUse: a lab of that name runs, or is being made right now.
     """
     check_name(name)
-    path = registry_directory() / f"{name}{_SUFFIX}"
-    with path.open("a+") as file:
+    with _opened(name) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InUse(f"lab {name!r} is being made right now", fix="wait for it") from None
-        keeper = _read(path)
+        keeper = _read(Path(file.name))
         if keeper is not None and keeper.alive:
             option = "" if name == "lab" else f" --name {name}"
             raise InUse(
@@ -143,6 +144,14 @@ def reserved(name: str) -> Iterator[Callable[[Keeper], None]]:
         except BaseException:
             forget(name)
             raise
+
+
+def _opened(name: str) -> IO[str]:
+    while True:
+        directory = registry_directory()
+        directory.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError):  # the last lab went, and the directory with it
+            return (registry_directory() / f"{name}{_SUFFIX}").open("a+")
 
 
 def forget(name: str) -> None:
