@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 PYTHON = (sys.executable, "-I", "-S", "-E", str(SCRIPT))
 TIMEOUT_S = 30.0
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
+"""Of the checkout; a normal user who may not write there uses the temporary folder."""
 
 
 def c_program() -> tuple[str, ...] | None:
     """The compiled program; None where there is no C compiler. Compiled once for each source."""
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"podwire-tests-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = CACHE if os.access(CACHE, os.W_OK) else Path(tempfile.gettempdir())
     program = folder / f"podwire-cni-{digest}"
     if not program.exists():
         made = folder / f".{os.getpid()}"
