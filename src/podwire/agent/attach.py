@@ -285,7 +285,8 @@ def take_address(
     """Assign an address and write the endpoint with it; one batch where the store has one."""
     key = codec.key_of(wanted)
     made: list[WorkloadEndpoint] = []
-    before = world.stored_endpoint(key)
+    # Read once more below, where it decides; without batches also for what is undone before that.
+    before = None if world.store.can_batch else world.stored_endpoint(key)
 
     def also(address: IPAddress) -> Sequence[Write]:
         nonlocal before
