@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from podwire.model.addressing import IPInterface
 
-KEYS = ("address", "agentSocket", "datastore", "interface", "resyncPeriod", "spoolDir")
+KEYS = (
+    *("address", "agentSocket", "birdConfig", "birdSocket", "datastore", "interface"),
+    *("resyncPeriod", "secretsDir", "spoolDir"),
+)
 DATASTORE_KEYS = ("path", "type")
 SHORTEST_RESYNC_S = 1.0
 
@@ -48,6 +51,9 @@ def load_agent_config(path: Path, node: str) -> AgentConfig:
         datastore=datastore,
         agent_socket=_text(fields, "agentSocket", start.agent_socket),
         spool_dir=_text(fields, "spoolDir", start.spool_dir),
+        secrets_dir=_text(fields, "secretsDir", start.secrets_dir),
+        bird_config=_text(fields, "birdConfig", start.bird_config),
+        bird_socket=_text(fields, "birdSocket", start.bird_socket),
         address=address,
         interface=interface,
         resync_period_s=_seconds(fields, "resyncPeriod", start.resync_period_s),

@@ -12,6 +12,9 @@ DEFAULT_CONFIG = "/etc/podwire/podwire.yaml"
 DEFAULT_DATASTORE = "/var/lib/podwire/datastore.db"
 DEFAULT_SOCKET = "/run/podwire/agent.sock"
 DEFAULT_SPOOL = "/var/lib/podwire/cni-spool"
+DEFAULT_SECRETS = "/etc/podwire/secrets"
+DEFAULT_BIRD_CONFIG = "/var/lib/podwire/bird.conf"
+DEFAULT_BIRD_SOCKET = "/run/podwire/bird.ctl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,5 +37,11 @@ class AgentConfig:
     """The node's address with the prefix length of its subnet, as other nodes reach it."""
     interface: str | None = None
     """Take the address from this device. Neither: from the default route's."""
+    secrets_dir: str = DEFAULT_SECRETS
+    """Passwords of BGP sessions: KEY of secret NAME is the file NAME/KEY, for root's eyes only."""
+    bird_config: str = DEFAULT_BIRD_CONFIG
+    """The file the agent writes for BIRD, where the cluster's routing is BIRD's."""
+    bird_socket: str = DEFAULT_BIRD_SOCKET
+    """BIRD's control socket."""
     resync_period_s: float = 10.0
     """How often what sends no event (sysctls) is looked at again."""
