@@ -29,10 +29,15 @@ exec sh -c "$*"
 """
 KUBECTL = """
 verb=$1
-[ "$verb" = delete ] && exit 0
+case $verb$* in
+    delete*undeletable*) echo "Error from server (Forbidden): pods is forbidden" >&2; exit 1 ;;
+    delete*) exit 0 ;;
+    exec*silent*) sleep 600 ;;
+esac
 case $* in *forbidden*) echo "error: pods is forbidden" >&2; exit 1 ;; esac
 if [ "$verb" = debug ]; then
     echo "Creating debugging pod node-debugger-${2#node/}-x7w2c with container debugger on node."
+    case $2 in *silent*) : > "$LOG.asleep"; sleep 600 ;; esac
 fi
 while [ "$1" != -- ]; do shift; done
 shift
@@ -51,6 +56,10 @@ class Programs:
         """Program name and arguments of every call so far."""
         text = self.log.read_text() if self.log.exists() else ""
         return [call.split("\037") for call in text.split("\036") if call]
+
+    def asleep(self) -> bool:
+        """Whether a debugging pod was made that never answers."""
+        return self.log.with_name(f"{self.log.name}.asleep").exists()
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ from podwire.drivers.transport import (
 )
 from podwire.errors import BadInput, Transient, Unsupported
 from tests.fakes.remote_programs import Programs, install
+from tests.kernel.awaiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +91,32 @@ def test_a_debugging_pod_is_deleted_and_no_other(programs: Programs) -> None:
     assert made[1:3] == ["debug", "node/w1"]
     assert made[-5:] == ["--", "chroot", "/host", *words]
     assert gone[1:4] == ["delete", "pod", "node-debugger-w1-x7w2c"]
+
+
+def test_a_debugging_pod_is_deleted_when_its_node_does_not_answer(programs: Programs) -> None:
+    """Its image cannot be pulled, or its node hangs: kubectl would wait for ever."""
+    with pytest.raises(Transient, match=r"within 0\.5 s"):
+        KubectlDebug(node="silent").run(["true"], timeout_s=0.5)
+    made, gone = programs.calls()
+    assert made[1:3] == ["debug", "node/silent"]
+    assert gone[1:4] == ["delete", "pod", "node-debugger-silent-x7w2c"]
+
+
+def test_a_debugging_pod_is_deleted_when_the_user_interrupts(programs: Programs) -> None:
+    run = "from podwire.drivers import transport as t; t.KubectlDebug(node='silent').run(['true'])"
+    user = subprocess.Popen([sys.executable, "-c", run], stderr=subprocess.DEVNULL)
+    wait_until(programs.asleep)
+    user.send_signal(signal.SIGINT)
+    assert user.wait() != 0
+    assert programs.calls()[1][1:4] == ["delete", "pod", "node-debugger-silent-x7w2c"]
+
+
+def test_a_debugging_pod_that_stays_is_told(programs: Programs) -> None:
+    done = KubectlDebug(node="undeletable").run(["true"])
+    assert done.code == 0
+    assert done.left is not None
+    assert "pods is forbidden" in done.left
+    assert "kubectl delete pod node-debugger-undeletable-x7w2c" in done.left
 
 
 def test_a_program_that_is_missing_is_named(

@@ -44,6 +44,8 @@ class NodeStates:
     boot: str
     """The kernel's boot id: equal for two nodes that are namespaces of one kernel."""
     states: tuple[KernelState, ...]
+    left: str | None = None
+    """What the way there could not take back."""
 
 
 def collect_nodes(
@@ -63,6 +65,8 @@ def collect_nodes(
             said(f"{name} ({transport.title}): {error}")
             raise
         said(f"{name} ({transport.title}): {len(found.states)} network namespaces")
+        if found.left is not None:
+            said(f"{name} ({transport.title}): {found.left}")
         return found
 
     found = in_parallel({name: partial(one, name, way) for name, way in nodes.items()})
@@ -99,7 +103,12 @@ def collect_node(name: str, transport: Transport, timeout_s: float = TIMEOUT_S) 
     there = [told for told in found if told.outputs or _ENDED not in told.complaint]
     states = [_state(name, told, report) for told in there]
     known = _with_derived_ids(states)
-    return NodeStates(node=name, boot=report.facts.get("boot", name), states=with_pods(known))
+    return NodeStates(
+        node=name,
+        boot=report.facts.get("boot", name),
+        states=with_pods(known),
+        left=done.left,
+    )
 
 
 def joined(nodes: Sequence[NodeStates]) -> tuple[KernelState, ...]:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from podwire.drivers import namespaces
@@ -29,6 +29,8 @@ AT_ONCE = 64
 """Nodes that are asked at the same time."""
 _GRACE_S = 1.0
 """How long a killed program's pipes may take to close."""
+_DELETE_S = 10.0
+"""How long the deletion of a debugging pod may take to be accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Finished:
     """Exit code; negative: the signal that ended it."""
     stdout: str
     stderr: str
+    left: str | None = None
+    """What could not be taken back, and how to do it by hand."""
 
 
 class Transport(Protocol):
@@ -168,22 +172,31 @@ class KubectlDebug:
         """As `Transport.run`."""
         words = ["kubectl", "debug", f"node/{self.node}", f"--image={self.image}"]
         words += ["--profile=sysadmin", "-i", "--", "chroot", "/host"]
-        done = execute([*words, *argv], stdin or "", timeout_s)
-        made = self._made(done)
-        if made is not None:
-            delete = ["kubectl", "delete", "pod", made, "--wait=false", "--ignore-not-found"]
-            with suppress(PodwireError):
-                execute(delete, None, timeout_s)
-        return done
+        left: list[str] = []
+        # However it ends, in time or not: the pod's name comes before the node says anything.
+        done = execute(
+            [*words, *argv], stdin or "", timeout_s, lambda heard: left.extend(self._delete(heard))
+        )
+        return replace(done, left=left[0]) if left else done
 
-    def _made(self, done: Finished) -> str | None:
-        """The pod kubectl says it made, before the node says anything; only one for this node."""
+    def _delete(self, heard: str) -> list[str]:
+        """Delete the pod that kubectl says it made; what to do by hand where that fails."""
+        made = self._made(heard)
+        if made is None:
+            return []
+        delete = ["kubectl", "delete", "pod", made, "--wait=false", "--ignore-not-found"]
+        try:
+            done = execute(delete, None, _DELETE_S)
+            reason = done.stderr.strip() if done.code else ""
+        except PodwireError as error:
+            reason = error.message
+        return [f"pod {made} was not deleted ({reason}): {shlex.join(delete)}"] if reason else []
+
+    def _made(self, heard: str) -> str | None:
+        """The pod's name, from the first line; only one for this node."""
         name = rf"(node-debugger-{re.escape(self.node)}-[a-z0-9]+)"
-        for text in (done.stdout, done.stderr):
-            found = re.match(rf"Creating debugging pod {name} ", text)
-            if found:
-                return found[1]
-        return None
+        found = re.match(rf"Creating debugging pod {name} ", heard)
+        return None if found is None else found[1]
 
 
 def parse_transport(text: str) -> Transport:
@@ -236,8 +249,16 @@ def in_parallel(work: Mapping[str, Callable[[], T]]) -> dict[str, T | PodwireErr
         return dict(zip(work, pool.map(careful, work.values()), strict=True))
 
 
-def execute(argv: list[str], stdin: str | None, timeout_s: float) -> Finished:
+def execute(
+    argv: list[str],
+    stdin: str | None,
+    timeout_s: float,
+    at_the_end: Callable[[str], object] = lambda _: None,
+) -> Finished:
     """Run a program here, in the calling thread's namespaces.
+
+    `at_the_end` gets what it printed until then, whether it ended by itself, was too slow, or the
+    caller was interrupted.
 
     Raises:
         Transient: it did not end in time, or said too much; it and what it started are killed.
@@ -254,12 +275,14 @@ def execute(argv: list[str], stdin: str | None, timeout_s: float) -> Finished:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise Unsupported(f"{argv[0]} cannot be run: {reason}", fix=f"install {argv[0]}") from None
+    out = err = b""
     try:
         out, err = process.communicate(None if stdin is None else stdin.encode(), timeout_s)
     except subprocess.TimeoutExpired:
         raise Transient(f"no answer within {timeout_s:g} s") from None
     finally:
-        _end(process)
+        out = _end(process) or out
+        at_the_end(out.decode(errors="replace"))
     return Finished(
         code=process.returncode,
         stdout=out.decode(errors="replace"),
@@ -267,15 +290,22 @@ def execute(argv: list[str], stdin: str | None, timeout_s: float) -> Finished:
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a program's group; never waits long for pipes somebody else holds."""
+def _end(process: subprocess.Popen[bytes]) -> bytes:
+    """Kill what is left of a program's group; what it had printed when it had to be killed.
+
+    Never waits long for pipes that somebody else holds.
+    """
+    heard = b""
     # Until it is waited for, its number, and so its group's, belongs to nobody else.
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=_GRACE_S)
+        try:
+            heard, _ = process.communicate(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired as late:
+            heard = late.output or b""
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
+    return heard
