@@ -4,6 +4,8 @@ PodwireError
 ├── Transient               try again later; a loop retries it and nobody is woken
 │   ├── DatastoreUnavailable    away, read-only, full, or too slow
 │   ├── AgentUnavailable        the node agent does not greet
+│   ├── BirdAway                no BIRD listens on its control socket
+│   ├── BirdSilent              BIRD listens and does not answer: it hangs
 │   └── LinkNotReady            a device is down or not there yet
 ├── Rejected                a human must change something first
 │   ├── BadInput                a file, flag or field; names place and fix
@@ -53,6 +55,14 @@ class DatastoreUnavailable(Transient):
 
 class AgentUnavailable(Transient):
     """The node agent does not greet on its socket."""
+
+
+class BirdAway(Transient):
+    """No BIRD listens on its control socket: it is not running."""
+
+
+class BirdSilent(Transient):
+    """BIRD listens on its control socket and does not answer: it hangs."""
 
 
 class LinkNotReady(Transient):
