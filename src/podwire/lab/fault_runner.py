@@ -37,6 +37,7 @@ GONE = (
     "No such process",
     "File exists",
     "Cannot assign requested address",
+    "does a matching rule exist",
 )
 """What programs say when there is nothing left to undo."""
 

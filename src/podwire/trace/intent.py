@@ -14,8 +14,12 @@ from podwire.trace import ends, fib
 from podwire.trace.space import Lacking, Space
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from podwire.model.addressing import IPAddress
     from podwire.trace.world import Pod, World
+
+TUNNELS = frozenset({"vxlan", "ipip"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,54 @@ def block_route(world: World, space: Space, address: IPAddress) -> Wanted | None
     return None
 
 
+def default_route(world: World, space: Space) -> str:
+    """`default via … dev …` by a router of our subnets: one that others use, or that we see.
+
+    Empty when nobody there is known to route.
+    """
+    others = [each for each in world.spaces.values() if each is not space]
+    used = [
+        hop.gateway
+        for other in others
+        for route in _default_routes(other)
+        for hop in route.hops
+        if hop.gateway is not None
+    ]
+    nodes = {pod.host.space.inode for pod in world.pods.values()}
+    seen = [
+        each.interface.ip
+        for other in others
+        if other.inode not in nodes and _routes(other)
+        for addresses in other.addresses.values()
+        for each in addresses
+    ]
+    for hop in hops_to(space, [each for each in (*used, *seen) if not space.link_with(each)]):
+        if hop.device is not None:
+            return f"default via {hop.gateway} dev {space.links[hop.device].name}"
+    return ""
+
+
+def _default_routes(space: Space) -> list[Route]:
+    try:
+        routes = space.need(space.state.routes, "routes")
+    except Lacking:
+        return []
+    return [
+        each
+        for each in routes
+        if each.key.table == MAIN_TABLE
+        and (each.key.destination.version, each.key.destination.prefixlen) == (4, 0)
+    ]
+
+
+def _routes(space: Space) -> bool:
+    """Whether a namespace routes for others, its addresses known."""
+    try:
+        return space.sysctl("ipv4.ip_forward", "0") == "1" and bool(space.addresses)
+    except Lacking:
+        return False
+
+
 def _block_in(space: Space, address: IPAddress) -> Route | None:
     """The longest route of a namespace that covers the address, single hosts and default aside."""
     try:
@@ -89,12 +141,42 @@ def _next_hop(world: World, space: Space, address: IPAddress) -> str:
     pod = pod_of(world, address)
     if pod is None:
         return ""
+    node = pod.host.space
     there: set[IPAddress] = {
         each.interface.ip
-        for addresses in pod.host.space.addresses.values()
+        for addresses in node.addresses.values()
         for each in addresses
         if each.interface.version == 4
     }
+    near = hops_to(space, there)
+    if not (near and _answers_plainly(node, space)):
+        tunnelled = _through_vxlan(space, there) or _through_ipip(space, node, near)
+        if tunnelled:
+            return tunnelled
+    for hop in near:
+        assert hop.device is not None
+        return f"via {hop.gateway} dev {space.links[hop.device].name}"
+    return ""
+
+
+def _answers_plainly(node: Space, space: Space) -> bool:
+    """Whether the other node's blocks' routes to this one pass no tunnel (mode CrossSubnet)."""
+    try:
+        routes = node.need(node.state.routes, "routes")
+    except Lacking:
+        return False
+    return any(
+        hop.gateway is not None
+        and space.link_with(hop.gateway) is not None
+        and hop.device in node.links
+        and node.links[hop.device].kind not in TUNNELS
+        for route in routes
+        if 0 < route.key.destination.prefixlen < route.key.destination.max_prefixlen
+        for hop in route.hops
+    )
+
+
+def _through_vxlan(space: Space, there: set[IPAddress]) -> str:
     for device in space.links.values():
         if device.kind == "vxlan":
             for entry in space.fdb:
@@ -102,20 +184,32 @@ def _next_hop(world: World, space: Space, address: IPAddress) -> str:
                     for (index, gateway), neighbour in space.neighbours.items():
                         if index == device.index and neighbour.mac == entry.mac:
                             return f"via {gateway} dev {device.name} onlink"
-    tunnel = next((each for each in space.links.values() if each.kind == "ipip" and each.up), None)
-    for hop in hops_to(space, there):
-        assert hop.device is not None
-        name = space.links[hop.device].name if tunnel is None else tunnel.name
-        return f"via {hop.gateway} dev {name}" + (" onlink" if tunnel is not None else "")
     return ""
 
 
-def hops_to(space: Space, addresses: set[IPAddress]) -> list[NextHop]:
-    """Next hops to those of a node's addresses that are on a subnet of ours."""
+def _through_ipip(space: Space, node: Space, near: list[NextHop]) -> str:
+    """By the other node's own address; behind a router, that of its first network."""
+    tunnel = next((each for each in space.links.values() if each.kind == "ipip" and each.up), None)
+    far = [
+        each.interface.ip
+        for index, addresses in sorted(node.addresses.items())
+        if index in node.links and node.links[index].kind not in TUNNELS
+        for each in addresses
+        if each.interface.version == 4 and not each.interface.is_loopback
+        if each.interface.network.prefixlen < each.interface.max_prefixlen
+    ]
+    gateway = next((hop.gateway for hop in near), next(iter(far), None))
+    if tunnel is None or gateway is None:
+        return ""
+    return f"via {gateway} dev {tunnel.name} onlink"
+
+
+def hops_to(space: Space, addresses: Collection[IPAddress]) -> list[NextHop]:
+    """Next hops to those of the addresses that are on a subnet of ours."""
     found = []
     for index, carried in space.addresses.items():
         link = space.links[index]
-        if link.loopback or link.kind in {"vxlan", "ipip"}:
+        if link.loopback or link.kind in TUNNELS:
             continue
         for each in carried:
             near = [one for one in addresses if one in each.interface.network]

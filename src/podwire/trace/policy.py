@@ -57,7 +57,8 @@ def _judged(world: World, cursor: Cursor, passage: Passage, outcome: Outcome) ->
         if verdict.action != "accept":
             link = cursor.space.links_by_name.get(passage.oif or passage.iif or "")
             text = f"{verdict.place} of {cursor.space.title} says {verdict.action}"
-            facts = {key: str(value) for key, value in by.items() if value is not None}
+            known = {**by, "line": verdict.line}
+            facts = {key: str(value) for key, value in known.items() if value is not None}
             cause = cause_at(cursor, world, link, f"rule-{verdict.action}", text, facts)
             drops = verdict.action == "drop"
             disposition = Disposition.DENIED if drops else Disposition.REJECTED

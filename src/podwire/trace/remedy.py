@@ -262,8 +262,25 @@ def _chain_policy(states: States, inode: int, words: list[str]) -> None:
     states[inode] = replace(state, nft=Read(tuple(entries)))
 
 
+def _legacy(states: States, inode: int, words: list[str]) -> None:
+    """`iptables-legacy -t TABLE -P CHAIN ACCEPT`, or `… -D CHAIN RULE…`."""
+    if words[3] == "-P":
+        _legacy_policy(states, inode, words)
+        return
+    if words[3] != "-D":
+        raise ValueError(words[3])
+    state, kept, here = states[inode], [], ""
+    lines = _value(state.iptables_legacy).splitlines()
+    for line in lines:
+        here = line[1:] if line.startswith("*") else here
+        if here != words[2] or not line.startswith("-A ") or shlex.split(line)[1:] != words[4:]:
+            kept.append(line)
+    if len(kept) == len(lines):
+        raise ValueError("no such rule")
+    states[inode] = replace(state, iptables_legacy=Read("\n".join(kept) + "\n"))
+
+
 def _legacy_policy(states: States, inode: int, words: list[str]) -> None:
-    """`iptables-legacy -t TABLE -P CHAIN ACCEPT`."""
     table, chain = words[2], words[4]
     state, lines, here = states[inode], [], ""
     for line in _value(state.iptables_legacy).splitlines():
@@ -306,7 +323,7 @@ VERBS: dict[str, Verb] = {
     "ip link set": _set_link,
     "ip neigh replace": _neighbour,
     "bridge fdb replace": _fdb,
-    "iptables-legacy": _legacy_policy,
+    "iptables-legacy": _legacy,
     "nft delete rule": _delete_rule,
     "nft add chain": _chain_policy,
 }

@@ -43,12 +43,20 @@ def link_up(case: Case, pod: Pod, name: str, *, inside: bool) -> Fix:
     command = f"ip link set {name} up"
     if inside:
         return Fix(text="set it up", command=command + pod_routes(case, pod))
-    wanted = intent.host_route(case.world, pod.host.space, case.target) or intent.host_route(
-        case.world, pod.host.space, case.origin
-    )
-    if wanted is not None and f" dev {name} " in wanted.route and not _has(pod.host.space, wanted):
-        command += f" && ip route replace {wanted.route}"
+    for address in (case.target, case.origin):
+        wanted = intent.host_route(case.world, pod.host.space, address)
+        by_it = wanted is not None and f" dev {name} " in f"{wanted.route} "
+        if wanted is not None and by_it and not _has(pod.host.space, wanted):
+            command += f" && ip route replace {wanted.route}"
     return Fix(text="set it up", command=command)
+
+
+def default_route(case: Case) -> Fix | None:
+    """A default route, by a router of a subnet of this namespace."""
+    route = intent.default_route(case.world, case.space)
+    if not route:
+        return None
+    return Fix(text=f"give {case.here} its default route back", command=f"ip route add {route}")
 
 
 def _has(space: Space, wanted: Wanted) -> bool:
@@ -184,12 +192,37 @@ def let_pass(case: Case) -> Fix:
     if family is not None and handle is not None:
         command = f"nft delete rule {family} {table} {chain} handle {handle}"
         return Fix(text="if it should pass, delete the rule", command=command)
+    line = facts.get("line")
+    if line is not None:
+        said = _legacy_line(case.space, int(line))
+        command = f"iptables-legacy -t {table} -D {said}"
+        return Fix(text="if it should pass, delete the rule of this older table", command=command)
     if by_policy:
         command = f"iptables-legacy -t {table} -P {chain} ACCEPT"
         return Fix(
             text="if it should pass: the table that drops it is a second one", command=command
         )
     return Fix(text="if it should pass, delete the rule")
+
+
+def rule_met(case: Case) -> str:
+    """The expression of the nftables rule that decided, as text; empty for another one."""
+    facts = case.cause.facts
+    wanted = tuple(facts.get(key) for key in ("table", "chain", "handle"))
+    for entry in case.space.need(case.space.state.nft, "rule set"):
+        rule = entry.get("rule")
+        if isinstance(rule, dict) and wanted == (
+            rule.get("table"), rule.get("chain"), str(rule.get("handle"))
+        ):  # fmt: skip
+            return str(rule.get("expr"))
+    return ""
+
+
+def _legacy_line(space: Space, number: int) -> str:
+    """The rule of that number, as `iptables-legacy -D` takes it."""
+    saved = space.need(space.state.iptables_legacy, "iptables-legacy rules")
+    lines = [line for line in saved.splitlines() if line.startswith("-A ")]
+    return lines[number - 1].removeprefix("-A ")
 
 
 def is_legacy(case: Case) -> bool:

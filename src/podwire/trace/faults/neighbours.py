@@ -85,7 +85,7 @@ def _why_silent(case: Case, target: str) -> tuple[str, int | None, str, Fix | No
             fix = Fix(text="set it to 1", command=f"sysctl -w {conf}/proxy_arp=1")
             return "arp.proxy-off", 3, "proxy_arp is 0 there", fix
         case "arp-no-route":
-            fix = Fix(
+            fix = mending.default_route(case) or Fix(
                 text=f"give {case.here} a default route, or one to {POD_GATEWAY} by its network",
                 command=f"ip route add {target} dev {_uplink(case)} scope link",
             )
@@ -138,7 +138,10 @@ def _dead_next_hop(case: Case, target: str, link: str) -> Fault:
         )
     sentence = f"{asker} sends {case.called(case.target)} by {target}, which nobody on {link} has"
     fix = mending.block_route(case, case.world.spaces[last.inode])
-    return case.fault("neighbour.next-hop-dead", 36, sentence, fix=fix, evidence=(_asked(case),))
+    place = Where(node=last.where.node, netns=last.where.netns, interface=link)
+    return case.fault(
+        "neighbour.next-hop-dead", 36, sentence, fix=fix, evidence=(_asked(case),), where=place
+    )
 
 
 def proxy_delay(case: Case) -> Fault:

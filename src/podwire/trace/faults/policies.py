@@ -36,4 +36,8 @@ def _row(case: Case) -> int:
     source, destination = (intent.pod_of(case.world, each) for each in (case.origin, case.target))
     for_it = destination is not None and destination.host.space is space
     from_it = source is not None and source.host.space is space
-    return 50 if for_it and not from_it else 23
+    if for_it and from_it:
+        # Both pods hang here: a rule about the link out is about what comes to the pod.
+        rule = mending.rule_met(case)
+        return 50 if "'oifname'" in rule and "'iifname'" not in rule else 23
+    return 50 if for_it else 23

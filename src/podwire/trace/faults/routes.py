@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress
     from podwire.trace.case import Case
     from podwire.trace.intent import Wanted
-    from podwire.trace.schema import Hop, Path
+    from podwire.trace.schema import Hop, Path, Step
     from podwire.trace.space import Space
     from podwire.trace.world import World
 
@@ -44,6 +44,11 @@ def nothing_leaves(case: Case) -> Fault:
 
 def no_route(case: Case) -> Fault:
     """A node has no route at all."""
+    outer = _outer_destination(case)
+    if outer is not None:
+        sentence = f"{case.here} has no route to {outer}, the node behind its tunnel"
+        fix, place = mending.default_route(case), case.path.hops[-1].where
+        return case.fault("route.missing", 13, sentence, fix=fix, where=place)
     wanted = _wanted(case.world, case.space, case.target)
     if wanted is None:
         return case.fault("route.missing", 13, f"{case.here} has no route to {case.target}")
@@ -57,6 +62,15 @@ def no_route(case: Case) -> Fault:
         fix=_add(wanted),
         evidence=_evidence(case.here, wanted),
     )
+
+
+def _outer_destination(case: Case) -> str | None:
+    """Where the outer packet of a tunnel was to go, if it is that one which has no route."""
+    last = case.path.hops[-1] if case.path.hops else None
+    if last is None or last.role != "tunnel" or last.side != "out":
+        return None
+    step = next((each for each in last.steps if each.action == "ENCAPSULATED"), None)
+    return None if step is None else str(step.detail.get("outerDst"))
 
 
 def blackhole(case: Case) -> Fault:
@@ -133,7 +147,22 @@ def loop(case: Case) -> Fault:
     if case.cause.code == "ttl":
         return case.fault("ttl.expired", 27, f"the TTL ends at {case.here} (way: {round_trip})")
     sentence = f"{case.called(case.target)} is routed in a circle: {round_trip}"
-    return case.fault("route.loop", 27, sentence)
+    pod = intent.pod_of(case.world, case.target)
+    space = case.space if pod is None else pod.host.space
+    # The pod's own node has seen it and sent it on: it is to blame.
+    turn = next((hop for hop in case.path.hops if hop.inode == space.inode and _routed(hop)), None)
+    if turn is None:
+        return case.fault("route.loop", 27, sentence)
+    wanted = _wanted(case.world, space, case.target)
+    fix = None if wanted is None else _add(wanted)
+    return case.fault("route.loop", 27, sentence, fix=fix, where=turn.where)
+
+
+def _routed(hop: Hop) -> Step | None:
+    """What the FIB said of the packet itself at a place."""
+    if hop.role == "tunnel" and hop.side == "out":
+        return None  # What is said there is about the outer packet.
+    return next((each for each in hop.steps if each.component == "Routing"), None)
 
 
 def _names(hops: tuple[Hop, ...]) -> str:
@@ -148,19 +177,43 @@ def swallowed(world: World, path: Path) -> Fault | None:
     """A default route took a packet for which there should have been a better one.
 
     Only namespaces that route for others, or nodes, are asked: a pod's default route is its way.
+    Nor is it a fault where the router behind it knows better.
     """
-    for hop in path.hops:
+    for number, hop in enumerate(path.hops):
         space = world.spaces[hop.inode]
         if world.pod_in(space) is not None or hop.packet.inner is not None:
             continue
-        step = next((each for each in hop.steps if each.component == "Routing"), None)
+        step = _routed(hop)
         if step is None or step.detail.get("matched") != "0.0.0.0/0":
             continue
         target = hop.packet.destination
         wanted = _wanted(world, space, target)
-        if wanted is not None:
+        # Without a next hop of its own the route is the router's affair.
+        if (
+            wanted is not None
+            and wanted.route
+            and not _leads_home(world, path.hops[number:], target)
+        ):
             return _swallowed_at(world, hop, target, wanted, str(step.detail.get("nexthop")))
     return None
+
+
+def _leads_home(world: World, hops: tuple[Hop, ...], target: IPAddress) -> bool:
+    """Whether the way by the default route is a good one: a router there knows the block.
+
+    Then the packet comes to the pod's node, or to a namespace with a route to its block.
+    """
+    pod = intent.pod_of(world, target)
+    for hop in hops:
+        if hop.inode == hops[0].inode:
+            continue
+        if pod is not None and hop.inode == pod.host.space.inode:
+            return True
+        step = _routed(hop)
+        matched = None if step is None else step.detail.get("matched")
+        if matched not in {None, "0.0.0.0/0"}:
+            return True
+    return False
 
 
 def _swallowed_at(world: World, hop: Hop, target: IPAddress, wanted: Wanted, gateway: str) -> Fault:
