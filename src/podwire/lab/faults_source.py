@@ -161,6 +161,7 @@ def duplicate_address(facts: Facts) -> Iterator[Operation]:
     )
     yield step(f"ip link set {TWIN_VETH} up")
     yield step(f"sysctl -w {conf(TWIN_VETH, 'proxy_arp')}=1")
+    yield step(f"sysctl -w net/ipv4/neigh/{TWIN_VETH}/proxy_delay=0")
     yield step(f"ip -n {TWIN} link set eth0 up")
     yield step(f"ip -n {TWIN} addr add {address}/32 dev eth0")
     yield step(f"ip -n {TWIN} route add {POD_GATEWAY} dev eth0 scope link")

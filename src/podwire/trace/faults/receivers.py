@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podwire.trace.case import warning
-from podwire.trace.schema import Fix
+from podwire.trace.schema import Fix, Where
 
 if TYPE_CHECKING:
     from podwire.trace.case import Case
@@ -29,5 +29,25 @@ def port_closed(case: Case) -> Fault:
 
 def duplicate(case: Case) -> Fault:
     """An address twice."""
-    found = case.fault("address.duplicate", 21, case.cause.text)
-    return warning(found) if case.cause.code == "several-answers" else found
+    if case.cause.code == "several-answers":
+        return warning(case.fault("address.duplicate", 21, case.cause.text))
+    return _led_astray(case) or case.fault("address.duplicate", 21, case.cause.text)
+
+
+def _led_astray(case: Case) -> Fault | None:
+    """A node's own route to the one address led to the other owner: that is where it went wrong."""
+    for hop in reversed(case.path.hops):
+        step = next((each for each in hop.steps if each.component == "Routing"), None)
+        if step is None or hop.inode == case.cause.inode or hop.role == "port":
+            continue
+        if step.detail.get("matched") != f"{case.target}/32":
+            return None
+        link = str(step.detail.get("dev"))
+        sentence = f"{case.cause.text}: {hop.where.netns} has a route of its own to it by {link}"
+        fix = Fix(
+            text="the other owner has no right to it: without this route it is left alone",
+            command=f"ip route del {case.target}/32 dev {link}",
+        )
+        place = Where(node=hop.where.node, netns=hop.where.netns, interface=link)
+        return case.fault("address.duplicate", 21, sentence, fix=fix, where=place)
+    return None
