@@ -7,6 +7,28 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
+from podwire.model.bgp import (
+    BGPConfiguration,
+    BGPPeer,
+    BindMode,
+    Community,
+    LogSeverity,
+    NamedCommunity,
+    NextHopMode,
+    PrefixAdvertisement,
+    SecretKey,
+)
+from podwire.model.bgpfilter import (
+    AddCommunity,
+    BGPFilter,
+    BGPPeerType,
+    FilterAction,
+    FilterRule,
+    MatchOperator,
+    PrefixMatch,
+    PrependASPath,
+    SetPriority,
+)
 from podwire.model.block import Affinity, AffinityState, Allocation, Block, Handle, IPAMConfig
 from podwire.model.endpoint import WorkloadEndpoint
 from podwire.model.node import ClusterInformation, Node, Routing
@@ -109,6 +131,101 @@ CLUSTERS = st.builds(
     version=st.none() | st.just("v3.33.0"),
     routing=st.sampled_from(Routing),
 )
+COMMUNITIES = st.lists(st.integers(0, 2**16 - 1), min_size=2, max_size=2).map(
+    lambda numbers: Community(tuple(numbers))
+) | st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3).map(
+    lambda numbers: Community(tuple(numbers))
+)
+AS_NUMBERS = st.integers(1, 2**32 - 1)
+SECRETS = st.builds(SecretKey, name=st.just("bgp"), key=st.sampled_from(["a", "b"]))
+SECONDS = st.none() | st.integers(1, 3600)
+CONFIGURATIONS = st.builds(
+    BGPConfiguration,
+    metadata=metadata(),
+    log_severity=st.none() | st.sampled_from(LogSeverity),
+    mesh=st.none() | st.booleans(),
+    as_number=st.none() | AS_NUMBERS,
+    listen_port=st.none() | st.integers(1, 65535),
+    bind_mode=st.none() | st.sampled_from(BindMode),
+    communities=st.lists(
+        st.builds(NamedCommunity, name=st.sampled_from(["red", "blue"]), value=COMMUNITIES),
+        max_size=2,
+        unique_by=lambda each: each.name,
+    ).map(tuple),
+    prefix_advertisements=st.lists(
+        st.builds(
+            PrefixAdvertisement,
+            cidr=NETWORKS,
+            communities=st.lists(
+                st.sampled_from(["red", "64512:7", "1:2:3"]), max_size=2, unique=True
+            ).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+    mesh_password=st.none() | SECRETS,
+    mesh_restart_s=SECONDS,
+    ignored_interfaces=st.lists(st.sampled_from(["docker0", "br-*"]), max_size=2).map(tuple),
+)
+PEERS = st.builds(
+    BGPPeer,
+    metadata=metadata(),
+    node=st.none() | st.just("node-1"),
+    node_selector=st.none() | st.just("has(rack)"),
+    address=ADDRESSES,
+    port=st.none() | st.integers(1, 65535),
+    as_number=st.none() | AS_NUMBERS,
+    peer_selector=st.none() | st.just("has(reflector)"),
+    local_workload_selector=st.none() | st.just("all()"),
+    local_as_number=st.none() | AS_NUMBERS,
+    next_hop_mode=st.sampled_from(NextHopMode),
+    password=st.none() | SECRETS,
+    uses_node_ip=st.booleans(),
+    restart_s=SECONDS,
+    keepalive_s=SECONDS,
+    allowed_local_as=st.none() | st.integers(0, 10),
+    ttl_security=st.none() | st.integers(1, 255),
+    reachable_by=st.none() | ADDRESSES,
+    filters=st.lists(st.sampled_from(["f", "g.h"]), max_size=2, unique=True).map(tuple),
+    reverse=st.booleans(),
+)
+
+
+def _prefix_match(cidr: IPNetwork, operator: MatchOperator, lengths: list[int]) -> PrefixMatch:
+    # Calico's lengths lie between the network's own and the family's.
+    inside = sorted(max(length, cidr.prefixlen) for length in lengths)
+    both = (*inside, None, None)[:2]
+    return PrefixMatch(cidr=cidr, operator=operator, shortest=both[0], longest=both[1])
+
+
+PREFIX_MATCHES = st.builds(
+    _prefix_match,
+    NETWORKS.filter(lambda cidr: cidr.version == 4),
+    st.sampled_from(MatchOperator),
+    st.lists(st.integers(0, 32), max_size=2),
+)
+OPERATIONS = (
+    st.builds(AddCommunity, COMMUNITIES)
+    | st.builds(PrependASPath, st.lists(AS_NUMBERS, min_size=1, max_size=3).map(tuple))
+    | st.builds(SetPriority, st.integers(1, 2**31 - 2))
+)
+RULES = st.builds(
+    FilterRule,
+    action=st.just(FilterAction.ACCEPT),
+    prefix=st.none() | PREFIX_MATCHES,
+    from_peers=st.booleans(),
+    interface=st.none() | st.sampled_from(["eth0", "cali*"]),
+    peer_type=st.none() | st.sampled_from(BGPPeerType),
+    community=st.none() | COMMUNITIES,
+    as_path_prefix=st.lists(AS_NUMBERS, max_size=2).map(tuple),
+    priority=st.none() | st.integers(1, 2**31 - 2),
+    operations=st.lists(OPERATIONS, max_size=3).map(tuple),
+) | st.builds(FilterRule, action=st.just(FilterAction.REJECT), prefix=st.none() | PREFIX_MATCHES)
+FILTERS = st.builds(
+    BGPFilter,
+    metadata=metadata(),
+    import4=st.lists(RULES, max_size=2).map(tuple),
+    export4=st.lists(RULES, max_size=3).map(tuple),
+)
 AFFINITIES = st.builds(
     Affinity,
     node=NAMES,
@@ -181,5 +298,8 @@ STORED = st.one_of(
     AFFINITIES,
     HANDLES,
     CONFIGS,
+    CONFIGURATIONS,
+    PEERS,
+    FILTERS,
     blocks(),
 )

@@ -11,24 +11,44 @@ from typing import TYPE_CHECKING, TypeVar
 from podwire.errors import BadInput
 from podwire.model import keys
 from podwire.model.addressing import parse_address, parse_interface, parse_network
+from podwire.model.bgp import BGPConfiguration, BGPPeer
+from podwire.model.bgpcodec import (
+    bgp_key,
+    decode_bgp_configuration,
+    decode_bgp_filter,
+    decode_bgp_peer,
+    encode_bgp,
+)
+from podwire.model.bgpfilter import BGPFilter
 from podwire.model.block import Affinity, AffinityState, Block, Handle, IPAMConfig
 from podwire.model.blockcodec import decode_block, encode_block
 from podwire.model.endpoint import WorkloadEndpoint
 from podwire.model.node import ClusterInformation, Node, Routing
 from podwire.model.pool import IPPool, IPReservation, Mode, Use
-from podwire.model.resource import Metadata, Stored
-from podwire.model.wire import Fields, child, json_type, lay, thaw
+from podwire.model.resourcecodec import (
+    API_VERSION,
+    as_number,
+    decode_metadata,
+    encode_resource,
+    named,
+    wrong_key,
+)
+from podwire.model.wire import Fields, child, lay, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from podwire.model.resource import JSON, Wire
+    from podwire.model.resource import JSON, Stored, Wire
 
     Decoder = Callable[[str, Wire], Stored]
 
 __all__ = [
+    "API_VERSION",
     "decode",
     "decode_affinity",
+    "decode_bgp_configuration",
+    "decode_bgp_filter",
+    "decode_bgp_peer",
     "decode_block",
     "decode_cluster",
     "decode_endpoint",
@@ -41,7 +61,6 @@ __all__ = [
     "key_of",
 ]
 
-API_VERSION = "projectcalico.org/v3"
 ROUTING_ANNOTATION = "podwire.io/routing"
 
 T = TypeVar("T")
@@ -78,11 +97,13 @@ def encode(value: Stored) -> Wire:
         case IPAMConfig():
             return _encode_ipam_config(value)
         case IPReservation():
-            wire = _resource(value, "IPReservation", value.metadata)
+            wire = encode_resource(value, "IPReservation", value.metadata)
             child(wire, "spec")["reservedCIDRs"] = [str(cidr) for cidr in value.reserved]
             return wire
         case ClusterInformation():
             return _encode_cluster(value)
+        case BGPConfiguration() | BGPPeer() | BGPFilter():
+            return encode_bgp(value)
         case _:
             raise TypeError(f"{type(value).__name__} is never stored")
 
@@ -108,20 +129,22 @@ def key_of(value: Stored) -> str:
             return keys.reservation_key(value.metadata.name)
         case ClusterInformation():
             return keys.cluster_key(value.metadata.name)
+        case BGPConfiguration() | BGPPeer() | BGPFilter():
+            return bgp_key(value)
         case _:
             raise TypeError(f"{type(value).__name__} is never stored")
 
 
 def decode_pool(key: str, wire: Wire) -> IPPool:
     """Read an IPPool."""
-    name = _named(key, keys.parse_pool_key(key), "IPPool")
+    name = named(key, keys.parse_pool_key(key), "IPPool")
     spec = Fields(wire, key).within("spec")
     cidr = spec.parse("cidr", spec.needed_text("cidr"), parse_network)
     # An empty list means the default, as in Calico.
     uses = tuple(_use(spec, n, word) for n, word in enumerate(spec.texts("allowedUses")))
     return IPPool(
         wire=wire,
-        metadata=_metadata(key, wire, name),
+        metadata=decode_metadata(key, wire, name),
         cidr=cidr,
         block_size=spec.integer("blockSize") or (26 if cidr.version == 4 else 122),
         ipip_mode=spec.one_of("ipipMode", Mode, Mode.NEVER),
@@ -138,29 +161,29 @@ def decode_pool(key: str, wire: Wire) -> IPPool:
 
 def decode_reservation(key: str, wire: Wire) -> IPReservation:
     """Read an IPReservation."""
-    name = _named(key, keys.parse_reservation_key(key), "IPReservation")
+    name = named(key, keys.parse_reservation_key(key), "IPReservation")
     spec = Fields(wire, key).within("spec")
     reserved = tuple(
         spec.parse(f"reservedCIDRs[{n}]", text, parse_network)
         for n, text in enumerate(spec.texts("reservedCIDRs"))
     )
-    return IPReservation(wire=wire, metadata=_metadata(key, wire, name), reserved=reserved)
+    return IPReservation(wire=wire, metadata=decode_metadata(key, wire, name), reserved=reserved)
 
 
 def decode_node(key: str, wire: Wire) -> Node:
     """Read a Node."""
-    name = _named(key, keys.parse_node_key(key), "Node")
+    name = named(key, keys.parse_node_key(key), "Node")
     spec = Fields(wire, key).within("spec")
     bgp = spec.within("bgp")
     return Node(
         wire=wire,
-        metadata=_metadata(key, wire, name),
+        metadata=decode_metadata(key, wire, name),
         address=bgp.parsed("ipv4Address", parse_interface),
         address6=bgp.parsed("ipv6Address", parse_interface),
         ipip_tunnel=bgp.parsed("ipv4IPIPTunnelAddr", parse_address),
         vxlan_tunnel=spec.parsed("ipv4VXLANTunnelAddr", parse_address),
         vxlan_mac=spec.maybe_text("vxlanTunnelMACAddr"),
-        as_number=_as_number(bgp),
+        as_number=as_number(bgp, "asNumber"),
         route_reflector_cluster_id=bgp.maybe_text("routeReflectorClusterID"),
     )
 
@@ -169,7 +192,7 @@ def decode_endpoint(key: str, wire: Wire) -> WorkloadEndpoint:
     """Read a WorkloadEndpoint."""
     named = keys.parse_endpoint_key(key)
     if named is None:
-        raise _wrong_key(key, "WorkloadEndpoint")
+        raise wrong_key(key, "WorkloadEndpoint")
     spec = Fields(wire, key).within("spec")
     addresses = tuple(
         spec.parse(f"ipNetworks[{n}]", text, parse_interface)
@@ -177,7 +200,7 @@ def decode_endpoint(key: str, wire: Wire) -> WorkloadEndpoint:
     )
     return WorkloadEndpoint(
         wire=wire,
-        metadata=_metadata(key, wire, named[1], named[0]),
+        metadata=decode_metadata(key, wire, named[1], named[0]),
         orchestrator=spec.text("orchestrator"),
         node=spec.text("node"),
         container_id=spec.text("containerID"),
@@ -192,9 +215,9 @@ def decode_endpoint(key: str, wire: Wire) -> WorkloadEndpoint:
 
 def decode_cluster(key: str, wire: Wire) -> ClusterInformation:
     """Read the ClusterInformation; without `datastoreReady` it is not ready, as in Calico."""
-    name = _named(key, keys.parse_cluster_key(key), "ClusterInformation")
+    name = named(key, keys.parse_cluster_key(key), "ClusterInformation")
     spec = Fields(wire, key).within("spec")
-    metadata = _metadata(key, wire, name)
+    metadata = decode_metadata(key, wire, name)
     annotations = Fields(wire, key).within("metadata").within("annotations")
     return ClusterInformation(
         wire=wire,
@@ -211,7 +234,7 @@ def decode_affinity(key: str, wire: Wire) -> Affinity:
     """Read an affinity; an empty state is confirmed (very old data)."""
     parsed = keys.parse_affinity_key(key)
     if parsed is None:
-        raise _wrong_key(key, "block affinity")
+        raise wrong_key(key, "block affinity")
     fields = Fields(wire, key)
     return Affinity(
         wire=wire,
@@ -229,7 +252,7 @@ def decode_handle(key: str, wire: Wire) -> Handle:
     blocks = {counts.parse(text, text, parse_network): counts.integer(text) for text in counts.wire}
     return Handle(
         wire=wire,
-        id=_named(key, keys.parse_handle_key(key), "handle"),
+        id=named(key, keys.parse_handle_key(key), "handle"),
         blocks=blocks,
         deleted=fields.boolean("deleted"),
     )
@@ -248,7 +271,7 @@ def decode_ipam_config(key: str, wire: Wire) -> IPAMConfig:
 
 
 def _encode_pool(pool: IPPool) -> Wire:
-    wire = _resource(pool, "IPPool", pool.metadata)
+    wire = encode_resource(pool, "IPPool", pool.metadata)
     spec = child(wire, "spec")
     spec["cidr"] = str(pool.cidr)
     spec["vxlanMode"] = pool.vxlan_mode.value
@@ -265,13 +288,15 @@ def _encode_pool(pool: IPPool) -> Wire:
 
 
 def _encode_node(node: Node) -> Wire:
-    wire = _resource(node, "Node", node.metadata)
+    wire = encode_resource(node, "Node", node.metadata)
     spec = child(wire, "spec")
     bgp = dict(spec.get("bgp") or {})
     lay(bgp, "ipv4Address", _text(node.address))
     lay(bgp, "ipv6Address", _text(node.address6))
     lay(bgp, "ipv4IPIPTunnelAddr", _text(node.ipip_tunnel))
-    if _as_number(Fields(bgp, "")) != node.as_number:  # keep the notation it was written in
+    if (
+        as_number(Fields(bgp, ""), "asNumber") != node.as_number
+    ):  # keep the notation it was written in
         lay(bgp, "asNumber", node.as_number)
     lay(bgp, "routeReflectorClusterID", node.route_reflector_cluster_id)
     if bgp or "bgp" in spec:
@@ -282,7 +307,7 @@ def _encode_node(node: Node) -> Wire:
 
 
 def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
-    wire = _resource(endpoint, "WorkloadEndpoint", endpoint.metadata)
+    wire = encode_resource(endpoint, "WorkloadEndpoint", endpoint.metadata)
     spec = child(wire, "spec")
     for name, text in (
         ("orchestrator", endpoint.orchestrator),
@@ -300,7 +325,7 @@ def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
 
 
 def _encode_cluster(cluster: ClusterInformation) -> Wire:
-    wire = _resource(cluster, "ClusterInformation", cluster.metadata)
+    wire = encode_resource(cluster, "ClusterInformation", cluster.metadata)
     annotations = child(child(wire, "metadata"), "annotations")
     lay(annotations, ROUTING_ANNOTATION, cluster.routing.value, absent=Routing.AGENT.value)
     if not annotations:
@@ -328,44 +353,6 @@ def _record(value: Stored, **fields: JSON) -> Wire:
     return wire
 
 
-def _resource(value: Stored, kind: str, metadata: Metadata) -> dict[str, JSON]:
-    wire: dict[str, JSON] = thaw(value.wire)
-    wire["kind"] = kind
-    wire["apiVersion"] = API_VERSION
-    written = child(wire, "metadata")
-    written["name"] = metadata.name
-    lay(written, "namespace", metadata.namespace)
-    lay(written, "uid", metadata.uid)
-    lay(written, "creationTimestamp", metadata.created)
-    lay(written, "labels", dict(metadata.labels) or None)
-    lay(written, "annotations", dict(metadata.annotations) or None)
-    # The revision is the datastore's own and never part of the object.
-    written.pop("resourceVersion", None)
-    return wire
-
-
-def _metadata(key: str, wire: Wire, name: str, namespace: str | None = None) -> Metadata:
-    fields = Fields(wire, key).within("metadata")
-    return Metadata(
-        name=name,
-        namespace=namespace,
-        labels=fields.text_map("labels"),
-        annotations=fields.text_map("annotations"),
-        uid=fields.maybe_text("uid"),
-        created=fields.maybe_text("creationTimestamp"),
-    )
-
-
-def _named(key: str, name: str | None, kind: str) -> str:
-    if name is None:
-        raise _wrong_key(key, kind)
-    return name
-
-
-def _wrong_key(key: str, kind: str) -> BadInput:
-    return BadInput(f"{key}: no {kind} is stored under such a key")
-
-
 def _use(spec: Fields, position: int, word: str) -> Use:
     try:
         return Use(word)
@@ -373,23 +360,6 @@ def _use(spec: Fields, position: int, word: str) -> Use:
         raise spec.bad(
             f"allowedUses[{position}]", f"{word!r} is none of {', '.join(Use)}"
         ) from None
-
-
-def _as_number(bgp: Fields) -> int | None:
-    """An AS number: an integer, the same in a string, or dotted (`1.10`, RFC 5396)."""
-    value = bgp.wire.get("asNumber")
-    match value:
-        case None:
-            return None
-        case int() if not isinstance(value, bool):
-            return value
-        case str() if value.isdecimal():
-            return int(value)
-        case str() if all(part.isdecimal() for part in value.split(".")) and value.count(".") == 1:
-            high, low = value.split(".")
-            return (int(high) << 16) + int(low)
-        case _:
-            raise bgp.bad("asNumber", f"must be an AS number, not {json_type(value)} {value!r}")
 
 
 def _text(value: object) -> str | None:
@@ -402,6 +372,9 @@ _DECODERS: tuple[tuple[str, Decoder], ...] = (
     (keys.ENDPOINTS, decode_endpoint),
     (keys.RESERVATIONS, decode_reservation),
     (keys.CLUSTER, decode_cluster),
+    (keys.BGP_CONFIGURATIONS, decode_bgp_configuration),
+    (keys.BGP_PEERS, decode_bgp_peer),
+    (keys.BGP_FILTERS, decode_bgp_filter),
     (keys.BLOCKS, decode_block),
     (keys.AFFINITIES, decode_affinity),
     (keys.HANDLES, decode_handle),

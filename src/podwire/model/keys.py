@@ -19,6 +19,9 @@ NODES = f"{RESOURCES}nodes/"
 ENDPOINTS = f"{RESOURCES}workloadendpoints/"
 RESERVATIONS = f"{RESOURCES}ipreservations/"
 CLUSTER = f"{RESOURCES}clusterinformations/"
+BGP_CONFIGURATIONS = f"{RESOURCES}bgpconfigurations/"
+BGP_PEERS = f"{RESOURCES}bgppeers/"
+BGP_FILTERS = f"{RESOURCES}bgpfilters/"
 
 IPAM = "/calico/ipam/v2/"
 BLOCKS = f"{IPAM}assignment/"
@@ -60,6 +63,21 @@ def reservation_key(name: str) -> str:
 def cluster_key(name: str = "default") -> str:
     """Key of the ClusterInformation."""
     return CLUSTER + _escape(name)
+
+
+def bgp_configuration_key(name: str) -> str:
+    """Key of a BGPConfiguration: `default`, or `node.<name>` for one node."""
+    return BGP_CONFIGURATIONS + _escape(name)
+
+
+def bgp_peer_key(name: str) -> str:
+    """Key of a BGPPeer."""
+    return BGP_PEERS + _escape(name)
+
+
+def bgp_filter_key(name: str) -> str:
+    """Key of a BGPFilter."""
+    return BGP_FILTERS + _escape(name)
 
 
 def block_key(cidr: IPNetwork) -> str:
@@ -114,6 +132,21 @@ def parse_reservation_key(key: str) -> str | None:
 def parse_cluster_key(key: str) -> str | None:
     """Name of the ClusterInformation, or None."""
     return _only_name(key, CLUSTER)
+
+
+def parse_bgp_configuration_key(key: str) -> str | None:
+    """Name of the BGPConfiguration, or None."""
+    return _only_name(key, BGP_CONFIGURATIONS)
+
+
+def parse_bgp_peer_key(key: str) -> str | None:
+    """Name of the BGPPeer, or None."""
+    return _only_name(key, BGP_PEERS)
+
+
+def parse_bgp_filter_key(key: str) -> str | None:
+    """Name of the BGPFilter, or None."""
+    return _only_name(key, BGP_FILTERS)
 
 
 def parse_block_key(key: str) -> IPNetwork | None:

@@ -106,6 +106,16 @@ class Fields:
         value = self._of(name, list, "a list")
         return [] if value is None else value
 
+    def objects(self, name: str) -> tuple[Fields, ...]:
+        """A list of objects."""
+        found = []
+        for position, item in enumerate(self.items(name)):
+            place = f"{name}[{position}]"
+            if not isinstance(item, Mapping):
+                raise self.bad(place, f"must be an object, not {json_type(item)}")
+            found.append(Fields(item, self.key, f"{self.path}{place}."))
+        return tuple(found)
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of strings."""
         return tuple(
