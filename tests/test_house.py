@@ -210,6 +210,8 @@ def test_the_locks_hold_what_the_project_asks_for() -> None:
     runtime, dev = locked("requirements.lock"), locked("requirements-dev.lock")
     wanted = [(text, runtime) for text in project["project"]["dependencies"]]
     wanted += [(text, dev) for text in project["dependency-groups"]["dev"]]
+    extras = project["project"]["optional-dependencies"].values()
+    wanted += [(text, dev) for texts in extras for text in texts]
     for requirement, lock in ((Requirement(text), lock) for text, lock in wanted):
         assert requirement.specifier.contains(lock[canonicalize_name(requirement.name)])
     assert runtime.items() <= dev.items()

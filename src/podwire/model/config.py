@@ -18,11 +18,28 @@ DEFAULT_BIRD_SOCKET = "/run/podwire/bird.ctl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdConfig:
+    """An etcd cluster and who we are to it."""
+
+    endpoints: tuple[str, ...]
+    """`https://HOST:PORT`, or `http://` without TLS, or `unix://PATH`; asked in this order."""
+    ca_file: str | None = None
+    """Who may have signed the servers' certificates; None: the system's authorities."""
+    cert_file: str | None = None
+    key_file: str | None = None
+    username: str | None = None
+    password_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatastoreConfig:
     """Which datastore, and where it is."""
 
     type: str = "sqlite"
+    """sqlite or etcd."""
     path: str = DEFAULT_DATASTORE
+    """SQLite's file."""
+    etcd: EtcdConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,295 @@
+"""Calls to an etcd cluster: several endpoints, TLS, a user's token, and what each error means.
+
+A call goes to the endpoint that answered last, and to the others in turn when that one does not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import grpc
+
+from podwire.drivers.store.etcd import etcd_pb2 as pb
+from podwire.errors import BadInput, Compacted, DatastoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.message import Message
+
+    from podwire.model.config import EtcdConfig
+
+ATTEMPT_S = 2.0
+"""How long one endpoint may take; etcd itself gives a write up after 7 s without a leader."""
+TIMEOUT_S = 5.0
+"""How long a call may take in all."""
+OPTIONS = (
+    # A peer that is cut off without a word is found out by a ping; etcd refuses pings that come
+    # more often than every 5 s (--grpc-keepalive-min-time).
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", -1),
+    # Repeating is ours: it must be known whether a write may have been carried out.
+    ("grpc.enable_retries", 0),
+    # A proxy of the environment is for the web, and must not see the cluster's secrets.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_ELSEWHERE = {
+    grpc.StatusCode.UNAVAILABLE,  # refused, cut off, no leader
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # the server is going down
+    grpc.StatusCode.UNKNOWN,
+}
+
+Q = TypeVar("Q", bound="Message")
+A = TypeVar("A", bound="Message")
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Q, A]):
+    """A method of etcd's API: where it is, and what it answers with."""
+
+    path: str
+    answer: type[A]
+    request: type[Q]
+
+
+RANGE = Method("/etcdserverpb.KV/Range", pb.RangeResponse, pb.RangeRequest)
+TXN = Method("/etcdserverpb.KV/Txn", pb.TxnResponse, pb.TxnRequest)
+COMPACT = Method("/etcdserverpb.KV/Compact", pb.CompactionResponse, pb.CompactionRequest)
+WATCH = Method("/etcdserverpb.Watch/Watch", pb.WatchResponse, pb.WatchRequest)
+AUTHENTICATE = Method(
+    "/etcdserverpb.Auth/Authenticate", pb.AuthenticateResponse, pb.AuthenticateRequest
+)
+STATUS = Method("/etcdserverpb.Maintenance/Status", pb.StatusResponse, pb.StatusRequest)
+
+
+class Client:
+    """A connection to an etcd cluster; for any number of threads."""
+
+    def __init__(self, config: EtcdConfig) -> None:
+        if not config.endpoints:
+            raise BadInput("datastore etcd has no endpoints", fix="name one: https://HOST:2379")
+        self._config = config
+        self._lock = threading.Lock()
+        self._channels: dict[str, grpc.Channel] = {}
+        self._retired: list[grpc.Channel] = []
+        self._files = self._stamps()
+        self._current = 0
+        self._token: str | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """For messages: `datastore etcd HOST:PORT[,…]`."""
+        return f"datastore etcd {','.join(self._config.endpoints)}"
+
+    def call(self, method: Method[Q, A], request: Q) -> A:
+        """Ask, at every endpoint once if need be.
+
+        Raises:
+            DatastoreUnavailable: no endpoint answered, or etcd refuses.
+            Compacted: the revision asked for is not kept.
+        """
+        return self.ask(method, request)[0]
+
+    def ask(self, method: Method[Q, A], request: Q) -> tuple[A, bool]:
+        """As `call`; also tells whether an earlier try may have been carried out unheard."""
+        deadline = time.monotonic() + TIMEOUT_S
+        failure: grpc.RpcError | None = None
+        renewed = False
+        tries = len(self._config.endpoints)
+        while tries and (left := deadline - time.monotonic()) > 0:
+            token = self._authenticated(deadline)
+            place = self._current
+            try:
+                answer = self._once(place, method, request, token, min(ATTEMPT_S, left))
+            except grpc.RpcError as error:
+                if _token_is_old(error) and not renewed and self._config.username:
+                    renewed = True
+                    self._forget(token)
+                    continue
+                if error.code() not in _ELSEWHERE:
+                    raise self._refused(error) from None
+                failure = error
+                tries -= 1
+                self.leave(place)
+            else:
+                return answer, failure is not None
+        raise self._away(failure)
+
+    def stream(
+        self, method: Method[Q, A], requests: Iterator[Q]
+    ) -> tuple[int, grpc._CallIterator[A]]:
+        """Open a stream in both directions at the endpoint in use; which one it is, and the stream.
+
+        Raises:
+            DatastoreUnavailable: it was closed, or nobody gives us a token.
+        """
+        token = self._authenticated(time.monotonic() + TIMEOUT_S)
+        place = self._current
+        open_stream = self._channel(place).stream_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.answer.FromString,
+        )
+        # A member cut off from the others would stay silent for ever.
+        return place, open_stream(requests, metadata=(*_metadata(token), ("hasleader", "true")))
+
+    def leave(self, place: int) -> None:
+        """That endpoint did not answer: use the next one from now on."""
+        with self._lock:
+            if self._current == place:
+                self._current = (place + 1) % len(self._config.endpoints)
+
+    def refusal(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted:
+        """What an error of a stream means."""
+        if error.code() in _ELSEWHERE:
+            return self._away(error)
+        if _token_is_old(error):
+            self._forget(self._token)
+        return self._refused(error)
+
+    def close(self) -> None:
+        """Let go of the connections; every later call is refused."""
+        with self._lock:
+            self._closed = True
+            channels, self._channels = [*self._retired, *self._channels.values()], {}
+        for channel in channels:
+            channel.close()
+
+    def _once(
+        self, place: int, method: Method[Q, A], request: Q, token: str | None, timeout_s: float
+    ) -> A:
+        call = self._channel(place).unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.answer.FromString,
+        )
+        return call(request, timeout=timeout_s, metadata=_metadata(token))
+
+    def _channel(self, place: int) -> grpc.Channel:
+        url = self._config.endpoints[place]
+        with self._lock:
+            if self._closed:
+                raise DatastoreUnavailable("the datastore was closed by this program")
+            if self._files != (files := self._stamps()):
+                # Certificates were renewed. Streams end with their channel, so the old one stays.
+                self._retired += self._channels.values()
+                self._channels, self._files = {}, files
+            if url not in self._channels:
+                self._channels[url] = self._connect(url)
+            return self._channels[url]
+
+    def _stamps(self) -> tuple[int, ...]:
+        config = self._config
+        names = (config.ca_file, config.cert_file, config.key_file)
+        return tuple(_changed_ns(name) for name in names if name is not None)
+
+    def _connect(self, url: str) -> grpc.Channel:
+        scheme, _, target = url.rpartition("://")
+        if scheme != "https":
+            target = f"unix:{target}" if scheme == "unix" else target
+            return grpc.insecure_channel(target, options=OPTIONS)
+        config = self._config
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=_content(config.ca_file),
+            private_key=_content(config.key_file),
+            certificate_chain=_content(config.cert_file),
+        )
+        return grpc.secure_channel(target, credentials, options=OPTIONS)
+
+    def _authenticated(self, deadline: float) -> str | None:
+        """The token of the configured user; got once, and again when etcd has forgotten it."""
+        config = self._config
+        if not config.username or self._token is not None:
+            return self._token
+        password = (_content(config.password_file) or b"").decode().rstrip("\n")
+        request = pb.AuthenticateRequest(name=config.username, password=password)
+        failure: grpc.RpcError | None = None
+        for _ in config.endpoints:
+            place, left = self._current, max(0.1, deadline - time.monotonic())
+            try:
+                answer = self._once(place, AUTHENTICATE, request, None, min(ATTEMPT_S, left))
+            except grpc.RpcError as error:
+                if error.code() not in _ELSEWHERE:
+                    raise self._refused(error) from None
+                failure = error
+                self.leave(place)
+                continue
+            self._token = str(answer.token)
+            return self._token
+        raise self._away(failure)
+
+    def _forget(self, token: str | None) -> None:
+        with self._lock:
+            if self._token == token:
+                self._token = None
+
+    def _away(self, error: grpc.RpcError | None) -> DatastoreUnavailable:
+        if self._closed:
+            return DatastoreUnavailable("the datastore was closed by this program")
+        reason = "no answer in time" if error is None else _words(error)
+        return DatastoreUnavailable(
+            f"{self.name} does not answer: {reason}",
+            fix="see that etcd runs, is reachable from here, and has a leader",
+        )
+
+    def _refused(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted:
+        words = _words(error)
+        match error.code():
+            case grpc.StatusCode.OUT_OF_RANGE:
+                return Compacted(f"{self.name}: {words}", fix="list again")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                fix = "give etcd room: compact, defrag, then etcdctl alarm disarm"
+            case grpc.StatusCode.PERMISSION_DENIED:
+                fix = "grant the user a role that may read and write /calico/ and /podwire/"
+            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.INVALID_ARGUMENT:
+                fix = "check the username, the passwordFile and the client certificate"
+            case _:
+                fix = "see etcd's log"
+        return DatastoreUnavailable(f"{self.name} refuses: {words}", fix=fix)
+
+
+def _metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    return () if token is None else (("token", token),)
+
+
+def _words(error: grpc.RpcError) -> str:
+    """What happened, without gRPC's own path to it."""
+    details = str(error.details() or error.code().name.lower().replace("_", " "))
+    if details.startswith("failed to connect"):
+        return details.rpartition(": ")[2]  # the operating system's word
+    return details.removeprefix("etcdserver: ").partition("\n")[0]
+
+
+def _token_is_old(error: grpc.RpcError) -> bool:
+    """Whether etcd has forgotten the token, or its users have changed since it was given."""
+    words = str(error.details())
+    return "invalid auth token" in words or "revision of auth store is old" in words
+
+
+def _changed_ns(name: str) -> int:
+    try:
+        return Path(name).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _content(name: str | None) -> bytes | None:
+    if name is None:
+        return None
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"datastore etcd: {name} cannot be read: {error.strerror}",
+            fix="name a readable file in the configuration",
+        ) from None

@@ -1,0 +1,192 @@
+"""The datastore of many hosts: etcd v3, in Calico's layout.
+
+Revisions are etcd's modification revisions, so an object has the same one for every client.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from podwire.boundary import Entry, Listing, Verb, Write
+from podwire.drivers.store.etcd import etcd_pb2 as pb
+from podwire.drivers.store.etcd.client import COMPACT, RANGE, STATUS, TXN, Client
+from podwire.drivers.store.etcd.watch import EtcdWatch
+from podwire.drivers.store.jsontext import from_text, to_text
+from podwire.errors import AlreadyExists, Compacted, Conflict, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from podwire.boundary import Revision
+    from podwire.model.config import EtcdConfig
+    from podwire.model.resource import Wire
+
+PAGE = 5_000
+"""Objects asked for at once; etcd answers nobody else while it gathers them."""
+MOST_WRITES = 128
+"""Writes in one transaction (etcd's --max-txn-ops)."""
+
+
+class EtcdStore:
+    """A Store in an etcd cluster (3.4 or later)."""
+
+    def __init__(self, config: EtcdConfig) -> None:
+        self._client = Client(config)
+
+    @property
+    def can_batch(self) -> bool:
+        """Yes: transactions."""
+        return True
+
+    def get(self, key: str) -> Entry | None:
+        """See `Store.get`."""
+        answer = self._client.call(RANGE, pb.RangeRequest(key=key.encode()))
+        return entry_of(answer.kvs[0]) if answer.kvs else None
+
+    def list(self, prefix: str) -> Listing:
+        """See `Store.list`."""
+        start, end = prefix_range(prefix)
+        found: list[Entry] = []
+        revision = 0
+        while True:
+            answer = self._client.call(
+                RANGE,
+                pb.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision),
+            )
+            # All pages show the moment of the first.
+            revision = revision or answer.header.revision
+            found += map(entry_of, answer.kvs)
+            if not answer.more:
+                return Listing(entries=tuple(found), revision=str(revision))
+            start = bytes(answer.kvs[-1].key) + b"\0"
+
+    def create(self, key: str, value: Wire) -> Entry:
+        """See `Store.create`."""
+        return self._one(Write(verb=Verb.CREATE, key=key, value=value))
+
+    def update(self, key: str, value: Wire, revision: Revision) -> Entry:
+        """See `Store.update`."""
+        return self._one(Write(verb=Verb.UPDATE, key=key, value=value, revision=revision))
+
+    def delete(self, key: str, revision: Revision | None = None) -> None:
+        """See `Store.delete`."""
+        self.batch((Write(verb=Verb.DELETE, key=key, revision=revision),))
+
+    def batch(self, writes: Sequence[Write]) -> Sequence[Entry | None]:
+        """See `Store.batch`.
+
+        Raises:
+            Unsupported: there are more writes than etcd takes in one transaction.
+        """
+        if len(writes) > MOST_WRITES:
+            raise Unsupported(f"{len(writes)} writes at once: etcd takes at most {MOST_WRITES}")
+        answer, repeated = self._client.ask(TXN, transaction(writes))
+        if answer.succeeded:
+            revision = str(answer.header.revision)
+            return [written(write, revision) for write in writes]
+        there = [
+            entry_of(each.response_range.kvs[0]) if each.response_range.kvs else None
+            for each in answer.responses
+        ]
+        # The first try may have been carried out, and only its answer was lost. What it compared
+        # with is then gone, so the second fails; but what stands there is what was to be written.
+        if repeated and all(map(is_carried_out, writes, there)):
+            return there
+        raise refusal(writes, there)
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Store.together`; etcd has every write on disk before it answers."""
+        return nullcontext()
+
+    def watch(self, prefix: str, revision: Revision) -> EtcdWatch:
+        """See `Store.watch`."""
+        if not revision.isdecimal():
+            raise Compacted(f"{revision!r} is no revision of etcd", fix="list again")
+        # Asking for anything as it was then tells whether what came later is still known. A watch
+        # would tell only later, and would wait for a revision of another cluster for ever.
+        probe = pb.RangeRequest(key=b"\0", revision=int(revision), count_only=True)
+        self._client.call(RANGE, probe)
+        return EtcdWatch(self._client, prefix_range(prefix), int(revision))
+
+    def compact(self) -> None:
+        """Make etcd forget everything but the present (a duty of one program in a cluster)."""
+        revision = self._client.call(RANGE, pb.RangeRequest(key=b"\0")).header.revision
+        self._client.call(COMPACT, pb.CompactionRequest(revision=revision))
+
+    def version(self) -> str:
+        """The server's version."""
+        return str(self._client.call(STATUS, pb.StatusRequest()).version)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._client.close()
+
+    def _one(self, write: Write) -> Entry:
+        (entry,) = self.batch((write,))
+        assert entry is not None
+        return entry
+
+
+def prefix_range(prefix: str) -> tuple[bytes, bytes]:
+    """First key below a prefix and the first one behind; a zero byte is either end of all keys."""
+    start = prefix.encode()
+    if not start:
+        return b"\0", b"\0"
+    # UTF-8 has no byte 255, so the last one can always be raised.
+    return start, start[:-1] + bytes([start[-1] + 1])
+
+
+def transaction(writes: Sequence[Write]) -> pb.TxnRequest:
+    """All writes or none; when a condition does not hold it answers with what is there."""
+    request = pb.TxnRequest()
+    for write in writes:
+        key = write.key.encode()
+        if write.verb is Verb.CREATE:
+            request.compare.add(target=pb.Compare.VERSION, key=key, version=0)
+        elif write.verb is Verb.UPDATE or write.revision is not None:
+            revision = write.revision or ""
+            number = int(revision) if revision.isdecimal() else -1  # no object has that one
+            request.compare.add(target=pb.Compare.MOD, key=key, mod_revision=number)
+        if write.verb is Verb.DELETE:
+            request.success.add(request_delete_range=pb.DeleteRangeRequest(key=key))
+        else:
+            put = pb.PutRequest(key=key, value=to_text(write.value or {}).encode())
+            request.success.add(request_put=put)
+        request.failure.add(request_range=pb.RangeRequest(key=key))
+    return request
+
+
+def entry_of(kv: pb.KeyValue) -> Entry:
+    """One object as etcd tells it."""
+    return Entry(
+        key=kv.key.decode(), value=from_text(kv.value.decode()), revision=str(kv.mod_revision)
+    )
+
+
+def written(write: Write, revision: Revision) -> Entry | None:
+    """What a write left behind."""
+    if write.verb is Verb.DELETE:
+        return None
+    value = from_text(to_text(write.value or {}))
+    return Entry(key=write.key, value=value, revision=revision)
+
+
+def is_carried_out(write: Write, there: Entry | None) -> bool:
+    """Whether what stands there is what the write would have left behind."""
+    if there is None:
+        return write.verb is Verb.DELETE
+    return write.verb is not Verb.DELETE and to_text(there.value) == to_text(write.value or {})
+
+
+def refusal(writes: Sequence[Write], there: Sequence[Entry | None]) -> AlreadyExists | Conflict:
+    """Which write's condition did not hold."""
+    for write, entry in zip(writes, there, strict=True):
+        if write.verb is Verb.CREATE and entry is not None:
+            return AlreadyExists(f"{write.key} exists already")
+        found = None if entry is None else entry.revision
+        conditional = write.verb is Verb.UPDATE or write.revision is not None
+        if write.verb is not Verb.CREATE and conditional and found != write.revision:
+            return Conflict(f"{write.key} was changed or deleted since it was read")
+    return Conflict(f"{writes[0].key} was changed at the same time")
