@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from podwire.drivers import namespaces
 from podwire.drivers.bundle import facts_here, write_bundle
+from podwire.drivers.capture.listening import Listening
 from podwire.drivers.capture.observe import Limits, new_series, observe
 from podwire.drivers.collect import collect_all
 from podwire.drivers.collect_marks import collected_again
 from podwire.drivers.lookup import ask_kernels
 from podwire.errors import BadInput, Forbidden, PodwireError, Unsupported
 from podwire.trace.counterproof import Question, prove
+from podwire.trace.deepverdict import told
 from podwire.trace.explain import explain
 from podwire.trace.flow import Protocol
 from podwire.trace.kernelanswer import differences, with_differences
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from podwire.model.kernelstate import KernelState
+    from podwire.trace.deep import Heard
     from podwire.trace.flow import Flow
     from podwire.trace.observation import Observation
     from podwire.trace.schema import Trace
@@ -68,8 +71,8 @@ def trace_live(wish: Wish) -> Trace:
             break
         before, (trace, states) = trace, _attempt(wish)
         trace = _after_change(before, trace)
-    if wish.deep:
-        why = "--deep is not built yet: traces of rules and reasons of drops are not read"
+    if wish.deep and trace.probing is None:
+        why = "no probe was sent, so there was nothing to listen to"
         trace = replace(trace, gaps=(*trace.gaps, Gap(what="the kernel's own events", why=why)))
     trace = prove(trace, _question(wish, states))
     return _with_bundle(trace, states)
@@ -120,12 +123,14 @@ def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
     try:
         with ExitStack() as open_files:
             spaces = _open(world, trace, open_files)
-            observation = _observe(trace, spaces)
+            observation, heard = _observe(world, trace, spaces, deep=wish.deep)
             again = list(_changed_again(world, trace, spaces))
     except (Forbidden, Unsupported) as error:
         why = error.message if error.fix is None else f"{error.message}: {error.fix}"
         return _unprobed(trace, why), states
     explained = explain(world, trace, observation)
+    if heard is not None:
+        explained = told(explained, observation, heard)
     version = 4 if trace.destination.ip is None else trace.destination.ip.version
     moved = changed(states, again, version)
     return (_unsteady(explained, moved) if moved else explained), states
@@ -206,7 +211,9 @@ def _open(world: World, trace: Trace, open_files: ExitStack) -> dict[int, int]:
     return found
 
 
-def _observe(trace: Trace, spaces: dict[int, int]) -> Observation:
+def _observe(
+    world: World, trace: Trace, spaces: dict[int, int], *, deep: bool
+) -> tuple[Observation, Heard | None]:
     start = _start(trace)
     assert start is not None
     if start not in spaces:
@@ -217,7 +224,13 @@ def _observe(trace: Trace, spaces: dict[int, int]) -> Observation:
     places = [
         (hop.inode, hop.where.interface, hop.side) for each in trace.paths for hop in each.hops
     ]
-    return observe(spaces, start, series, path=places, limits=LIMITS)
+    if not deep:
+        return observe(spaces, start, series, path=places, limits=LIMITS), None
+    passed = {inode for inode, _, _ in places} & spaces.keys()
+    titles = {inode: world.spaces[inode].title for inode in passed}
+    with Listening.open({inode: spaces[inode] for inode in passed}, titles, series) as listening:
+        observation = observe(spaces, start, series, path=places, limits=LIMITS)
+        return observation, listening.heard()
 
 
 def _changed_again(world: World, trace: Trace, spaces: dict[int, int]) -> Iterable[KernelState]:

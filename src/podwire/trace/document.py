@@ -32,7 +32,7 @@ def document(trace: Trace) -> JSON:
         if probing is None
         else {"start": probing.start_ns, "end": probing.end_ns, "clock": "realtime"},
         "mode": trace.mode,
-        "level": 2 if probing is not None else 0 if trace.mode == "offline" else 1,
+        "level": _level(trace),
         "flow": {
             "src": _end(trace.source),
             "dst": _end(trace.destination),
@@ -60,14 +60,22 @@ def document(trace: Trace) -> JSON:
         "arp": [_question(question) for path in trace.paths for question in path.questions],
         "coverage": {
             "taps": None if probing is None else probing.taps,
-            "nftTrace": None,
-            "tracefs": None,
+            "nftTrace": None if probing is None else probing.nft_trace,
+            "tracefs": None if probing is None else probing.tracefs,
             "missing": [
                 {"what": gap.what, "why": gap.why, "wouldDecide": gap.decides} for gap in trace.gaps
             ],
         },
         "state": {"changedDuringTrace": None if probing is None else probing.changed},
     }
+
+
+def _level(trace: Trace) -> int:
+    """How much was done for it: 0 read a bundle, 1 read states, 2 sent probes, 3 traced kernels."""
+    probing = trace.probing
+    if probing is None:
+        return 0 if trace.mode == "offline" else 1
+    return 3 if probing.nft_trace or probing.tracefs else 2
 
 
 def _question(question: Question) -> JSON:
@@ -151,6 +159,32 @@ def _hop(index: int, hop: Hop) -> JSON:
         if hop.result is Result.EXTRA
         else {"packet": _packet(hop.packet), "steps": [_step(step) for step in hop.steps]},
         "observed": None if hop.observed is None else _observed(hop.observed),
+        "kernel": _kernel(hop),
+    }
+
+
+def _kernel(hop: Hop) -> JSON | None:
+    """What the kernel itself told of the packet here."""
+    if not hop.ruled and not hop.dropped:
+        return None
+    return {
+        "rules": [
+            {
+                "family": each.family,
+                "table": each.table,
+                "chain": each.chain,
+                "handle": each.handle,
+                "kind": each.kind,
+                "verdict": each.verdict,
+                "target": each.target,
+                "count": each.count,
+            }
+            for each in hop.ruled
+        ],
+        "drops": [
+            {"reason": each.reason, "function": each.function, "count": each.count}
+            for each in hop.dropped
+        ],
     }
 
 

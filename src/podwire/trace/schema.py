@@ -123,6 +123,42 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ruled:
+    """A rule, a return or a chain's policy that the kernel says the packet met."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int | None
+    """None of a policy."""
+    kind: str
+    """rule, return, policy."""
+    verdict: str
+    target: str | None = None
+    """Where a jump or goto leads."""
+    count: int = 1
+    """Packets."""
+
+    @property
+    def place(self) -> str:
+        """`ip filter FORWARD (rule handle 6)`."""
+        what = self.kind if self.handle is None else f"{self.kind} handle {self.handle}"
+        return f"{self.family} {self.table} {self.chain} ({what})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A drop that ended the packet after it was seen at a place."""
+
+    reason: str
+    """As the kernel names it: IP_RPFILTER, NETFILTER_DROP …"""
+    function: str
+    """Of the kernel."""
+    count: int = 1
+    """Probes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
     """The packet at one link of one namespace, and what is decided there."""
 
@@ -141,6 +177,9 @@ class Hop:
     result: Result | None = None
     """None: not observed, or a branch that this flow does not take."""
     observed: Observed | None = None
+    ruled: tuple[Ruled, ...] = ()
+    """In the order in which they were met; only of a trace with `--deep`."""
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +256,8 @@ class Path:
     """The packet as its receiver got it."""
     lookups: tuple[Lookup, ...] = ()
     """What the FIBs were asked, in order."""
+    heard: tuple[tuple[tuple[int, int, str], int], ...] = ()
+    """What bridges have learnt from it: see `segment.Heard`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +334,10 @@ class Probing:
     """Shortest time from a probe's first sighting to its answer's last one."""
     changed: bool = False
     """The state of a namespace on the way changed while it was traced."""
+    nft_trace: bool | None = None
+    """Whether rules were traced on the whole way; None: nobody asked for it."""
+    tracefs: bool | None = None
+    """Whether reasons of drops were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

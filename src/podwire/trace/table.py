@@ -113,6 +113,19 @@ class _Rows:
                 yield self.columns.row(("", "", step.component, step.text), ("", "", ""))
         if any(step.action in _DROPS for step in hop.steps):
             yield self._lost(hop)
+        yield from self._told(hop)
+
+    def _told(self, hop: Hop) -> Iterator[str]:
+        """What the kernel itself said of the packet here."""
+        for ruled in hop.ruled:
+            ends = ruled.verdict == "drop"
+            if ends or self.verbose:
+                onward = f" {ruled.target}" if ruled.target else ""
+                text = f"{ruled.place}: {ruled.verdict}{onward}"
+                yield self.columns.row(("", "│ rule", "", text), ("", "✘" if ends else "", ""))
+        for dropped in hop.dropped:
+            text = f"{dropped.reason} in {dropped.function}"
+            yield self.columns.row(("", "│ dropped", "", text), ("", "✘", ""))
 
     def _asked(self, step: Step) -> str:
         target = str(step.detail["target"])
