@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podwire.drivers.config import load_agent_config, parse_seconds
+from podwire.drivers.config import datastore_at, load_agent_config, parse_seconds
 from podwire.errors import BadInput
-from podwire.model.config import AgentConfig, DatastoreConfig
+from podwire.model.config import AgentConfig, DatastoreConfig, EtcdConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +38,37 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     )
 
 
+def test_etcd_is_named_with_all_it_needs(tmp_path: Path) -> None:
+    text = """
+datastore:
+  type: etcd
+  endpoints: ["https://10.0.0.1", "https://[fd00::2]:2380"]
+  caFile: ca.pem
+  certFile: node.pem
+  keyFile: node.key
+  username: podwire
+  passwordFile: password
+"""
+    config = load_agent_config(write(tmp_path, text), "n").datastore
+    assert config.etcd == EtcdConfig(
+        endpoints=("https://10.0.0.1:2379", "https://[fd00::2]:2380"),
+        ca_file="ca.pem",
+        cert_file="node.pem",
+        key_file="node.key",
+        username="podwire",
+        password_file="password",
+    )
+    assert config.place == "https://10.0.0.1:2379,https://[fd00::2]:2380"
+
+
+def test_a_command_line_names_a_file_or_urls() -> None:
+    assert datastore_at("/var/x.db", {}) == DatastoreConfig(path="/var/x.db")
+    named = datastore_at("http://a,unix:///run/e.sock", {"ETCD_CA_CERT_FILE": "ca.pem"})
+    assert named.etcd == EtcdConfig(
+        endpoints=("http://a:2379", "unix:///run/e.sock"), ca_file="ca.pem"
+    )
+
+
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load_agent_config(write(tmp_path, "# nothing\n"), "n") == AgentConfig(node="n")
 
@@ -53,6 +84,12 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("resyncPeriod: soon\n", 1, "a time of at least"),
         ("resyncPeriod: 10ms\n", 1, "a time of at least"),
         ("datastore:\n  kind: sqlite\n", 2, "kind is not a known key"),
+        ("datastore:\n  type: etc\n", 2, "did you mean etcd?"),
+        ("datastore: {type: etcd}\n", 1, "datastore lacks endpoints"),
+        ("datastore: {type: etcd, endpoints: [nowhere]}\n", 1, "is no endpoint"),
+        ("datastore: {type: etcd, path: /x}\n", 1, "path is not a known key"),
+        ("datastore: {type: etcd, certFile: a}\n", 1, "needs keyFile"),
+        ("datastore: {type: etcd, username: a}\n", 1, "needs passwordFile"),
         ("datastore: sqlite\n", 1, "a mapping"),
         ("address: 10.0.0.1/24\ninterface: eth0\n", 2, "both"),
         ("a: [\n", 2, "is not YAML"),

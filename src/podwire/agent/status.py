@@ -58,7 +58,7 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
         "held": world.hold.active(),
         "heldFor": world.hold.remaining_s(),
         "socket": world.config.agent_socket,
-        "datastore": world.config.datastore.path,
+        "datastore": world.config.datastore.place,
         "reasons": list(status.reasons),
         "concerns": list(status.concerns),
         "endpoints": len(world.endpoints.all()),

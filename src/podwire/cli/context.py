@@ -28,11 +28,12 @@ def datastore_option(command: Callable[P, T]) -> Callable[P, T]:
     """Give a command the option `--datastore`; `open_datastore` knows what was said."""
     return click.option(
         "--datastore",
-        metavar="PATH",
+        metavar="PATH|URL",
         envvar=DATASTORE_VARIABLE,
         expose_value=False,
         callback=_remember,
-        help=f"The datastore's file (or {DATASTORE_VARIABLE}; else as in the agent's configuration"
+        help="The datastore's file, or etcd's https://HOST:2379[,…]"
+        f" (or {DATASTORE_VARIABLE}; else as in the agent's configuration"
         f" {DEFAULT_CONFIG}, or the file {CONFIG_VARIABLE} names).",
     )(command)
 
@@ -59,7 +60,9 @@ def datastore_config(ctx: click.Context) -> DatastoreConfig:
     """
     chosen = ctx.meta.get(_CHOSEN) or os.environ.get(DATASTORE_VARIABLE)
     if chosen:
-        return DatastoreConfig(path=str(chosen))
+        from podwire.drivers.config import datastore_at
+
+        return datastore_at(str(chosen), os.environ)
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named or DEFAULT_CONFIG)
     if not named and not os.access(path, os.F_OK):

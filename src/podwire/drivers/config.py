@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from podwire.drivers.yamltree import Spot, read_documents
 from podwire.errors import BadInput
 from podwire.model.addressing import parse_interface
-from podwire.model.config import AgentConfig, DatastoreConfig
+from podwire.model.config import AgentConfig, DatastoreConfig, EtcdConfig, parse_endpoint
 from podwire.model.nearest import suggestion
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ KEYS = (
     *("address", "agentSocket", "birdConfig", "birdSocket", "datastore", "interface"),
     *("resyncPeriod", "secretsDir", "spoolDir"),
 )
-DATASTORE_KEYS = ("path", "type")
+DATASTORE_KEYS = {
+    "sqlite": ("path", "type"),
+    "etcd": ("caFile", "certFile", "endpoints", "keyFile", "passwordFile", "type", "username"),
+}
 SHORTEST_RESYNC_S = 1.0
 
 
@@ -33,12 +36,7 @@ def load_agent_config(path: Path, node: str) -> AgentConfig:
     """
     documents = read_documents(_read(path), str(path))
     fields = _known(documents[0], KEYS) if documents else {}
-    datastore = DatastoreConfig()
-    if "datastore" in fields:
-        inner = _known(fields["datastore"], DATASTORE_KEYS)
-        datastore = DatastoreConfig(
-            type=_text(inner, "type", datastore.type), path=_text(inner, "path", datastore.path)
-        )
+    datastore = _datastore(fields["datastore"]) if "datastore" in fields else DatastoreConfig()
     start = AgentConfig(node=node)
     address, interface = _address(fields), _text(fields, "interface", "") or None
     if address is not None and interface is not None:
@@ -58,6 +56,69 @@ def load_agent_config(path: Path, node: str) -> AgentConfig:
         interface=interface,
         resync_period_s=_seconds(fields, "resyncPeriod", start.resync_period_s),
     )
+
+
+def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
+    """The datastore somebody names on a command line: a file, or the URLs of etcd.
+
+    The rest of what etcd needs comes from the variables calicoctl reads: ETCD_CA_CERT_FILE,
+    ETCD_CERT_FILE, ETCD_KEY_FILE, ETCD_USERNAME, and ETCD_PASSWORD_FILE.
+
+    Raises:
+        BadInput: it is no URL.
+    """
+    if "://" not in place:
+        return DatastoreConfig(path=place)
+    etcd = EtcdConfig(
+        endpoints=tuple(map(parse_endpoint, place.split(","))),
+        ca_file=environment.get("ETCD_CA_CERT_FILE") or None,
+        cert_file=environment.get("ETCD_CERT_FILE") or None,
+        key_file=environment.get("ETCD_KEY_FILE") or None,
+        username=environment.get("ETCD_USERNAME") or None,
+        password_file=environment.get("ETCD_PASSWORD_FILE") or None,
+    )
+    return DatastoreConfig(type="etcd", etcd=etcd)
+
+
+def _datastore(spot: Spot) -> DatastoreConfig:
+    given = {} if spot.absent else spot.mapping()
+    kind = _text(given, "type", "sqlite")
+    if kind not in DATASTORE_KEYS:
+        fix = f"write one of: {', '.join(DATASTORE_KEYS)}"
+        raise given["type"].refuse(
+            f"{kind!r} is unknown", fix=suggestion(kind, DATASTORE_KEYS, fix)
+        )
+    fields = _known(spot, DATASTORE_KEYS[kind])
+    if kind == "sqlite":
+        return DatastoreConfig(path=_text(fields, "path", DatastoreConfig().path))
+    for one, other in (("certFile", "keyFile"), ("username", "passwordFile")):
+        for here, missing in ((one, other), (other, one)):
+            if here in fields and missing not in fields:
+                raise fields[here].refuse(f"needs {missing} beside it", fix=f"add {missing}")
+    return DatastoreConfig(
+        type=kind,
+        etcd=EtcdConfig(
+            endpoints=_endpoints(spot, fields),
+            ca_file=_text(fields, "caFile", "") or None,
+            cert_file=_text(fields, "certFile", "") or None,
+            key_file=_text(fields, "keyFile", "") or None,
+            username=_text(fields, "username", "") or None,
+            password_file=_text(fields, "passwordFile", "") or None,
+        ),
+    )
+
+
+def _endpoints(spot: Spot, fields: Mapping[str, Spot]) -> tuple[str, ...]:
+    found = fields["endpoints"].sequence() if "endpoints" in fields else []
+    if not found:
+        raise spot.refuse("lacks endpoints", fix="name them: `endpoints: [https://HOST:2379]`")
+    endpoints = []
+    for each in found:
+        try:
+            endpoints.append(parse_endpoint(each.text()))
+        except BadInput as error:
+            raise each.refuse(error.message, fix=error.fix) from None
+    return tuple(endpoints)
 
 
 def _read(path: Path) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from podwire.errors import BadInput
 
 if TYPE_CHECKING:
     from podwire.model.addressing import IPInterface
@@ -40,6 +43,28 @@ class DatastoreConfig:
     path: str = DEFAULT_DATASTORE
     """SQLite's file."""
     etcd: EtcdConfig | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is: the file, or the endpoints."""
+        return self.path if self.etcd is None else ",".join(self.etcd.endpoints)
+
+
+_ENDPOINT = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}|unix:///\S+")
+
+
+def parse_endpoint(text: str) -> str:
+    """The URL of an etcd endpoint; etcd's own port when none is given.
+
+    Raises:
+        BadInput: it is none.
+    """
+    url = text.strip().rstrip("/")
+    if "://" in url and re.search(r"[^/]:[0-9]+$|\]:[0-9]+$", url) is None and url[:4] != "unix":
+        url += ":2379"
+    if _ENDPOINT.fullmatch(url) is None:
+        raise BadInput(f"{text!r} is no endpoint of etcd", fix="write https://HOST:2379")
+    return url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
