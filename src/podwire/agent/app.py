@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from podwire.agent.attachments import Attachments
+from podwire.agent.collecting import Collecting
 from podwire.agent.endpoints import LocalEndpoints
 from podwire.agent.gate import Gate
 from podwire.agent.hold import Hold
@@ -137,6 +138,7 @@ class Agent:
                 held=self.hold.active,
             )
         )
+        self.collecting = Collecting()
         gate = Gate(self.attachments, self.why_closed, clock)
         self.server = CNIServer(Path(config.agent_socket), gate, self.control)
 
@@ -240,9 +242,12 @@ class Agent:
                 self.hold.release()
                 self.registrar.look()
                 return self.status()
+            case "collect":
+                return self.collecting.answer()
             case unknown:
                 raise BadInput(
-                    f"control request {unknown!r} is unknown", fix="use status, hold or release"
+                    f"control request {unknown!r} is unknown",
+                    fix="use status, hold, release or collect",
                 )
 
     def status(self) -> dict[str, Any]:

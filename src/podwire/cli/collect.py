@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podwire.cli.states import chosen_sources, node_options
-from podwire.drivers.bundle import facts_here, write_bundle
+from podwire.drivers.bundle import facts_here, pack_bundle, write_bundle
 from podwire.model.kernelstate import NOT_READ, Missing
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ _MOST_GAPS = 20
     "-o",
     "--output",
     "path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     required=True,
     metavar="FILE",
-    help="Write the bundle to this file (.tgz).",
+    help="Write the bundle to this file (.tgz); - is standard output.",
 )
 @node_options
 @click.pass_context
@@ -46,7 +47,11 @@ def collect(ctx: click.Context, *, path: Path) -> None:
     click.echo(f"read {_counted(states)}", err=True)
     for line in gaps(states):
         click.echo(f"  not read: {line}", err=True)
-    write_bundle(path, states, facts_here(tuple(sources.nodes)))
+    facts = facts_here(tuple(sources.nodes))
+    if str(path) == "-":
+        pack_bundle(sys.stdout.buffer, states, facts)
+        return
+    write_bundle(path, states, facts)
     click.echo(f"wrote {path} ({path.stat().st_size / 1024:.0f} KiB)", err=True)
 
 

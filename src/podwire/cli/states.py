@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 import yaml
 
-from podwire.drivers.transport import Transport, parse_transport
+from podwire.drivers.transport import WAYS, Way, parse_way
 from podwire.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Sources:
     """What the user chose to look at; nothing: this host."""
 
     bundle: Path | None = None
-    nodes: dict[str, Transport] = field(default_factory=dict)
+    nodes: dict[str, Way] = field(default_factory=dict)
 
     def read(self) -> tuple[KernelState, ...]:
         """The states; of nodes, progress goes to standard error.
@@ -89,7 +89,6 @@ def node_options(command: Callable[P, T]) -> Callable[P, T]:
             for name, way in _inventory(path).items():
                 _add(chosen_sources(ctx), name, way, str(path))
 
-    ways = "ssh:HOST, exec:NAMESPACE/POD, debug:NODE, netns:NAME, pid:N or local"
     file_option = click.option(
         "--nodes",
         "inventory",
@@ -105,7 +104,7 @@ def node_options(command: Callable[P, T]) -> Callable[P, T]:
         metavar="NAME=WAY",
         expose_value=False,
         callback=remember_nodes,
-        help=f"Look at this node instead of this host; WAY is {ways}. Repeatable.",
+        help=f"Look at this node instead of this host; WAY is {WAYS}. Repeatable.",
     )
     return node_option(file_option(command))
 
@@ -113,7 +112,7 @@ def node_options(command: Callable[P, T]) -> Callable[P, T]:
 def _add(sources: Sources, name: str, way: str, place: str) -> None:
     if name in sources.nodes:
         raise BadInput(f"{place}: node {name} is given twice", fix="give it once")
-    sources.nodes[name] = parse_transport(way)
+    sources.nodes[name] = parse_way(way)
 
 
 def _inventory(path: Path) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ import time
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -100,7 +100,7 @@ def write_bundle(path: Path, states: Sequence[KernelState], facts: Facts) -> Non
         raise BadInput(f"{path} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _pack(file, states, facts)
+            pack_bundle(file, states, facts)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -112,7 +112,8 @@ def write_bundle(path: Path, states: Sequence[KernelState], facts: Facts) -> Non
         raise
 
 
-def _pack(file: io.BufferedWriter, states: Sequence[KernelState], facts: Facts) -> None:
+def pack_bundle(file: IO[bytes], states: Sequence[KernelState], facts: Facts) -> None:
+    """Write a bundle into a file or pipe that is open."""
     entries = tuple(
         _Entry(
             file=f"{STATES}/{number:05}-{_slug(state.namespace.title)}.json",
@@ -152,14 +153,25 @@ def read_bundle(path: Path) -> Bundle:
         return _assemble(path, _documents(path))
 
 
+def unpack_bundle(data: bytes, what: str) -> Bundle:
+    """Read the bytes of a bundle; `what` names them.
+
+    Raises:
+        BadInput: they are damaged, or something else.
+    """
+    with _without_collector():
+        return _assemble(Path(what), _members(Path(what), io.BytesIO(data)))
+
+
 def _documents(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every document, the manifest's name first in the folder."""
-    if path.is_dir():
-        yield from _from_folder(path)
-        return
+    return _from_folder(path) if path.is_dir() else _members(path, path)
+
+
+def _members(path: Path, archive_file: Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
     try:
         # tarfile's own reader of streams does not look at the checksum at their end.
-        with gzip.open(path) as file:
+        with gzip.open(archive_file) as file:
             with tarfile.open(fileobj=file, mode="r|") as archive:
                 for member in archive:
                     name = _checked(path, member)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from podwire.drivers.agent_socket import AgentSocket
+from podwire.drivers.bundle import unpack_bundle
 from podwire.drivers.collect import unread, with_pods
 from podwire.drivers.node_script import SCRIPT, new_mark, parse_report
 from podwire.drivers.rulesets import HARMLESS, hidden_families
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from podwire.drivers.node_script import Output, Report, Told
-    from podwire.drivers.transport import Transport
+    from podwire.drivers.transport import Way
     from podwire.model.kernelstate import Section
 
 TIMEOUT_S = 60.0
@@ -49,7 +51,7 @@ class NodeStates:
 
 
 def collect_nodes(
-    nodes: Mapping[str, Transport],
+    nodes: Mapping[str, Way],
     timeout_s: float = TIMEOUT_S,
     said: Callable[[str], None] = lambda _: None,
 ) -> tuple[KernelState, ...]:
@@ -58,7 +60,7 @@ def collect_nodes(
     Never raises for one node: what did not answer is a state in which everything is Missing.
     """
 
-    def one(name: str, transport: Transport) -> NodeStates:
+    def one(name: str, transport: Way) -> NodeStates:
         try:
             found = collect_node(name, transport, timeout_s)
         except PodwireError as error:
@@ -85,13 +87,15 @@ def _silent_ref(number: int, name: str) -> NamespaceRef:
     return NamespaceRef(inode=-number, node=name, name=name, root=True)
 
 
-def collect_node(name: str, transport: Transport, timeout_s: float = TIMEOUT_S) -> NodeStates:
+def collect_node(name: str, transport: Way, timeout_s: float = TIMEOUT_S) -> NodeStates:
     """Read one node and all namespaces its root can see.
 
     Raises:
         Transient: no answer in time, or one that broke off.
         PodwireError: the way there does not work.
     """
+    if isinstance(transport, AgentSocket):
+        return _told_by_agent(name, transport, timeout_s)
     mark = new_mark()
     done = transport.run(["sh", "-s", mark], stdin=SCRIPT, timeout_s=timeout_s)
     report = parse_report(done.stdout, mark)
@@ -109,6 +113,19 @@ def collect_node(name: str, transport: Transport, timeout_s: float = TIMEOUT_S) 
         states=with_pods(known),
         left=done.left,
     )
+
+
+def _told_by_agent(name: str, agent: AgentSocket, timeout_s: float) -> NodeStates:
+    """The states as the node's agent read them, the agent's own namespace being the node."""
+    found = agent.collect(timeout_s)
+    bundle = unpack_bundle(found.bundle, agent.title)
+    states = []
+    for state in bundle.states:
+        ref = state.namespace
+        own = ref.inode == found.here
+        ref = replace(ref, node=name if own else None, root=own, pod=None)
+        states.append(replace(state, namespace=ref))
+    return NodeStates(node=name, boot=found.boot, states=with_pods(states))
 
 
 def joined(nodes: Sequence[NodeStates]) -> tuple[KernelState, ...]:

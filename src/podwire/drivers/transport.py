@@ -14,10 +14,12 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from podwire.drivers import namespaces
+from podwire.drivers.agent_socket import AgentSocket
 from podwire.errors import BadInput, PodwireError, Transient, Unsupported
+from podwire.model.config import DEFAULT_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -199,6 +201,25 @@ class KubectlDebug:
         return None if found is None else found[1]
 
 
+WAYS = (
+    "local, agent:SOCKET, netns:NAME, pid:N, ssh:HOST, exec:NAMESPACE/POD[/CONTAINER] or debug:NODE"
+)
+Way: TypeAlias = Transport | AgentSocket
+"""What leads to a node: something that runs programs there, or its agent, which only tells."""
+
+
+def parse_way(text: str) -> Way:
+    """Read a way: agent or agent:PATH, or one that `parse_transport` knows.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    kind, separator, path = text.partition(":")
+    if kind == "agent" and (not separator or path.startswith("/")):
+        return AgentSocket(path or DEFAULT_SOCKET)
+    return parse_transport(text)
+
+
 def parse_transport(text: str) -> Transport:
     """Read local, netns:NAME or PATH, pid:N, ssh:HOST, exec:NS/POD[/CONTAINER] or debug:NODE.
 
@@ -225,7 +246,7 @@ def parse_transport(text: str) -> Transport:
             )
     raise BadInput(
         f"{text!r} is no way to a node",
-        fix="write local, netns:NAME, pid:N, ssh:HOST, exec:NAMESPACE/POD or debug:NODE",
+        fix=f"write {WAYS}",
     )
 
 
