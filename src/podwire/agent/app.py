@@ -138,13 +138,13 @@ class Agent:
                 held=self.hold.active,
             )
         )
-        self.collecting = Collecting()
         gate = Gate(self.attachments, self.why_closed, clock)
         self.server = CNIServer(Path(config.agent_socket), gate, self.control)
 
     def start(self, stack: ExitStack) -> None:
         """Start every thread; the loop itself is run by the caller."""
         self._stopped = threading.Event()
+        self.collecting = Collecting()
         stack.callback(self.stop)
         self.attachments.start()
         stack.callback(self.attachments.stop)
