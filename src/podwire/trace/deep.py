@@ -38,7 +38,7 @@ class Ruling:
 
     inode: int
     id: int
-    """The same for all words about one packet in one namespace."""
+    """The same for all words about one packet in one namespace; a later one can have it, too."""
     family: str
     table: str
     chain: str

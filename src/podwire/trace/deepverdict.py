@@ -72,6 +72,14 @@ SPEAKING: Mapping[str, frozenset[str]] = {
 }
 """Reasons with one meaning only, and the causes of the model that agree with them."""
 
+FITTING: Mapping[Disposition, tuple[str, ...]] = {
+    Disposition.NEIGHBOR_FAILED: ("NEIGH_",),
+    Disposition.NOT_FOR_ME: ("NEIGH_",),
+    Disposition.LOST_ON_LINK: ("DEV_", "QDISC_", "NEIGH_"),
+}
+"""How reasons begin that go with a loss that is explained, though no drop is tied to it."""
+MOST_GUESSES = 3
+
 
 def told(trace: Trace, observation: Observation, heard: Heard) -> Trace:
     """The explained trace completed by what the kernels told."""
@@ -149,17 +157,27 @@ def _distance(hop: Hop, ruling: Ruling) -> int:
 
 
 def _with_rules(trace: Trace, met: list[tuple[Spot, Ruling]]) -> Trace:
-    found: dict[Spot, dict[Ruled, set[int]]] = defaultdict(lambda: defaultdict(set))
+    found: dict[Spot, dict[Ruled, list[Ruling]]] = defaultdict(lambda: defaultdict(list))
     for spot, ruling in met:
         if not ruling.ours:
-            found[spot][_ruled(ruling)].add(ruling.id)
+            found[spot][_ruled(ruling)].append(ruling)
     return _replaced(
         trace,
         {
-            spot: {"ruled": tuple(replace(each, count=len(ids)) for each, ids in group.items())}
+            spot: {
+                "ruled": tuple(
+                    replace(each, count=_packets(rulings)) for each, rulings in group.items()
+                )
+            }
             for spot, group in found.items()
         },
     )
+
+
+def _packets(same: list[Ruling]) -> int:
+    """How many packets met one rule; buffers, and so the kernel's numbers of them, are reused."""
+    probes = {each.probe for each in same}
+    return len(same) if None in probes else len(probes)
 
 
 def _ruled(ruling: Ruling) -> Ruled:
@@ -253,8 +271,8 @@ class _Judge:
         evidence = self._reasons(drops)
         if killed:
             spot, ruling = killed[0]
-            same = {each.id for _, each in killed if _ruled(each) == _ruled(ruling)}
-            return self._by_rule(spot, _ruled(ruling), len(same), evidence)
+            same = [each for _, each in killed if _ruled(each) == _ruled(ruling)]
+            return self._by_rule(spot, _ruled(ruling), _packets(same), evidence)
         spared = self._spared()
         if spared is not None:
             return self._disagrees(spared, evidence)
@@ -405,8 +423,8 @@ class _Judge:
                 value=f"{_meant(reason)} in {function}, {count} times",
             )
             for (reason, function), count in found.items()
-            if count == len(self.lost)
-        )
+            if count == len(self.lost) and self._fits(reason)
+        )[:MOST_GUESSES]
         if evidence and any(fault.severity == "error" for fault in self.trace.faults):
             return self._with_evidence(evidence)
         if not evidence or self.trace.disposition is not Disposition.UNEXPLAINED:
@@ -422,6 +440,12 @@ class _Judge:
             confidence="possible",
         )
         return replace(self.trace, faults=(*self.trace.faults, fault))
+
+    def _fits(self, reason: str) -> bool:
+        """Whether it says more than that something was dropped somewhere on this machine."""
+        if not any(fault.severity == "error" for fault in self.trace.faults):
+            return True
+        return reason.startswith(FITTING.get(self.trace.disposition, ()))
 
 
 def _meant(reason: str) -> str:

@@ -61,7 +61,7 @@ class Traced:
     """One message about one traced packet."""
 
     id: int
-    """The same for all messages about one packet in one namespace."""
+    """The same for all messages about one packet in one namespace; used again later."""
     family: int
     table: str
     chain: str
