@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from podwire.cli.trace import trace
 from podwire.drivers.collect import collect_all
 from podwire.drivers.remote_collect import NodeStates, collect_node, collect_nodes, joined
-from podwire.drivers.transport import SSH, Local, LocalNamespace
+from podwire.drivers.transport import SSH, KubectlDebug, KubectlExec, Local, LocalNamespace
 from podwire.errors import PodwireError
 from podwire.model.iproute_json import strongest_state
 from podwire.model.kernelstate import NOT_READ, KernelState, Missing, Read
@@ -175,18 +175,28 @@ def test_a_node_that_does_not_answer_is_missing_by_name(
     install(tmp_path / "bin", monkeypatch)
     build("vxlan")
     said: list[str] = []
-    nodes: dict[str, Transport] = {"good": Local(), "gone": SSH("dead"), "mute": SSH("silent")}
-    states = collect_nodes(nodes, timeout_s=30, said=said.append)
+    answering: dict[str, Transport] = {"good": Local(), "gone": SSH("dead")}
+    hanging: dict[str, Transport] = {
+        "mute": SSH("silent"),
+        "pod": KubectlExec(namespace="kube-system", pod="silent"),
+        "image": KubectlDebug(node="silent"),
+    }
+    states = (
+        *collect_nodes(answering, said=said.append),
+        *collect_nodes(hanging, timeout_s=1, said=said.append),
+    )
     assert ours(states).keys() == OURS
     reasons = {
         each.namespace.name: each.links.reason for each in states if isinstance(each.links, Missing)
     }
     assert "No route to host" in reasons["gone"]
-    assert "no answer within" in reasons["mute"]
-    assert len(said) == 3
-    found = predict(states, "gone", "demo/db-0")
-    assert found.disposition.exit_code == 4
-    assert "gone" in json.dumps(str(found))
+    for name, way in hanging.items():
+        assert f"node {name} ({way.title}): no answer within 1 s" in reasons[name]
+    assert len(said) == 5
+    for name in ("gone", *hanging):
+        found = predict(states, name, "demo/db-0")
+        assert found.disposition.exit_code == 4
+        assert name in json.dumps(str(found))
 
 
 def test_a_program_that_is_not_installed_is_one_missing_section(
