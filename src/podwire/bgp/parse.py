@@ -100,6 +100,7 @@ def _protocol(row: re.Match[str], details: list[str]) -> Protocol:
         state=state,
         since=since,
         info=" ".join(info.split()),
+        description=_facts(details[:start]).get("Description", ""),
         channels=tuple(_channels(details[start:])),
         session=_session(details[:start]),
     )

@@ -50,6 +50,8 @@ class Reach:
     source_missing: bool = False
     """The address we are to speak from is on no device here."""
     signatures: Signatures = Signatures()
+    calls_signed: bool = False
+    """The peer calls us with a signature, though we have no password for it."""
 
 
 NOT_TRIED = Reach()

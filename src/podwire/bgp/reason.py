@@ -16,7 +16,7 @@ from podwire.bgp.state import OLDEST
 from podwire.desired.bgp import PeerType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from podwire.bgp.reach import Reach, Signatures
     from podwire.bgp.state import BirdVersion, Protocol, RibRoute
@@ -96,14 +96,26 @@ def why_down(peer: BirdPeer, protocol: Protocol | None, reach: Reach = NOT_TRIED
     )
 
 
+def wants_attempts(peer: BirdPeer, protocol: Protocol | None) -> bool:
+    """Whether only attempts at the peer's port can tell why the session is down.
+
+    What the two sides said to each other is reason enough, and an attempt would overwrite it in
+    the other router's memory.
+    """
+    if protocol is None or protocol.session is None or protocol.established:
+        return False
+    error = protocol.session.last_error
+    return _stopped(peer, protocol) is None and _disagreement(peer, error) is None
+
+
 def why_empty(
-    peer: BirdPeer, protocol: Protocol, routes: Iterable[RibRoute], *, own_blocks: int
+    peer: BirdPeer, protocol: Protocol, lost: Sequence[RibRoute], *, own_blocks: int
 ) -> Reason | None:
     """Why an established session carries nothing that can be used; None when it does.
 
-    `routes` are those learnt from it; `own_blocks` counts what this node would announce.
+    `lost`: routes learnt from it whose next hop cannot be resolved; `own_blocks` counts what this
+    node would announce.
     """
-    lost = [route for route in routes if not route.resolvable or route.target == "unreachable"]
     if lost:
         hop = lost[0].attributes.get("BGP.next_hop", "unknown")
         return Reason(
@@ -217,13 +229,20 @@ def _attempted(peer: BirdPeer, protocol: Protocol, reach: Reach) -> Reason | Non
     evidence = _shown(peer, protocol, reach)
     if Answer.REFUSED in {reach.plain, reach.signed}:
         return _refused(peer, evidence)
-    if best is Answer.UNREACHABLE:
+    if best is Answer.UNREACHABLE or _nobody_there(protocol, reach):
         return _unreachable(peer, evidence)
     if _signature_differs(peer, reach):
         return _password(peer, reach, evidence)
     if best is Answer.SILENT:
         return _silent(peer, reach, evidence)
     return None
+
+
+def _nobody_there(protocol: Protocol, reach: Reach) -> bool:
+    """ARP gives up after three seconds: attempts end before, BIRD has waited for it."""
+    assert protocol.session is not None
+    silent = reach.plain is reach.beside is Answer.SILENT
+    return silent and "No route to host" in protocol.session.last_error
 
 
 def _signature_differs(peer: BirdPeer, reach: Reach) -> bool:
@@ -235,7 +254,7 @@ def _signature_differs(peer: BirdPeer, reach: Reach) -> bool:
             return True
         return lives and reach.signed is Answer.SILENT
     # The kernel of a peer that has one drops us without a word; its own calls are dropped here.
-    return lives and reach.plain is Answer.SILENT and reach.signatures.unexpected > 0
+    return reach.calls_signed
 
 
 def _password(peer: BirdPeer, reach: Reach, evidence: tuple[str, ...]) -> Reason:
@@ -284,7 +303,7 @@ def _silent(peer: BirdPeer, reach: Reach, evidence: tuple[str, ...]) -> Reason:
         return Reason(
             why=Why.NO_ANSWER,
             sentence=f"{peer.address} lives, and does not answer on TCP port {peer.port}: a packet"
-            " filter drops it, or that router wants a password",
+            " filter drops it, that router wants a password, or it hangs",
             fix=f"let TCP port {peer.port} pass between the two, in both directions",
             evidence=evidence,
         )

@@ -95,6 +95,8 @@ class Protocol:
     """down, start, up, stop or flush."""
     since: str
     info: str
+    description: str = ""
+    """What its configuration calls it."""
     channels: tuple[Channel, ...] = ()
     session: PeerSession | None = None
 

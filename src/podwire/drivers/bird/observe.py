@@ -52,7 +52,7 @@ def list_routes(
     `network`: only those inside it. A selection BIRD refuses (no table keeps filtered routes) is
     empty.
     """
-    words = ["show route", selection, "all"]
+    words = ["show route all", selection]
     if network is not None:
         words.append(f"where net ~ {network}")
     try:

@@ -11,18 +11,19 @@ import select
 import socket
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwire.bgp.reach import Answer, Reach, Signatures
+from podwire.drivers.bird.signed import watch_signed
+from podwire.model.addressing import IPAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from podwire.desired.bgp import BirdPeer
-    from podwire.model.addressing import IPAddress
 
 TIMEOUT_S = 2.0
 """One lost SYN is sent again after a second."""
@@ -59,9 +60,25 @@ def reach(peers: Iterable[tuple[BirdPeer, str | None]]) -> dict[str, Reach]:
         attempts += [plain, beside, *([signed] if password else [])]
     answers = dict(zip(attempts, attempt(attempts), strict=True))
     signatures = read_signatures()
-    return {
+    found = {
         peer.protocol: _reach_of(peer, password, answers, signatures) for peer, password in peers
     }
+    suspects = {peer.address for peer, _ in peers if _may_sign(found[peer.protocol])}
+    signing = watch_signed(suspects) if suspects else frozenset[IPAddress]()
+    return {
+        peer.protocol: replace(found[peer.protocol], calls_signed=peer.address in signing)
+        for peer, _ in peers
+    }
+
+
+def _may_sign(reach: Reach) -> bool:
+    """Silent though it lives, while this kernel throws signed segments away that nobody expects."""
+    return (
+        reach.plain is Answer.SILENT
+        and reach.signed is Answer.NOT_TRIED
+        and reach.beside in {Answer.REFUSED, Answer.ACCEPTED}
+        and reach.signatures.unexpected > 0
+    )
 
 
 def _reach_of(
