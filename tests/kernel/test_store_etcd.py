@@ -1,0 +1,323 @@
+"""etcd in trouble: members that die or hang, certificates, users, a full disk."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podwire.boundary import Verb, Write
+from podwire.drivers.netlink import requests
+from podwire.drivers.netlink.session import Session
+from podwire.drivers.store.etcd.store import EtcdStore
+from podwire.errors import Compacted, DatastoreUnavailable, Unsupported
+from podwire.model.config import EtcdConfig
+from tests.fakes.etcd_server import WHEEL, EtcdServer, cluster_of
+from tests.kernel.awaiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _loopback() -> None:
+    with Session.open() as session:
+        session.run(requests.set_link("lo", up=True))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[EtcdServer]]:
+    members = cluster_of(tmp_path, 3)
+    for member in members:
+        member.start()
+    for member in members:
+        member.wait_ready()
+    yield members
+    for member in members:
+        member.kill()
+
+
+def store_of(*servers: EtcdServer) -> EtcdStore:
+    return EtcdStore(EtcdConfig(endpoints=tuple(each.endpoint for each in servers)))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_another_member_answers_for_one_that_does_not(
+    three: list[EtcdServer], how: signal.Signals
+) -> None:
+    store = store_of(*three)
+    made = store.create("/a/1", {"n": 1})
+    watch = store.watch("/a/", made.revision)
+    process = three[0].process
+    assert process is not None
+    process.send_signal(how)
+
+    def wrote() -> bool:
+        try:
+            store.update("/a/1", {"n": 2}, made.revision)
+        except DatastoreUnavailable:  # the leader is being elected
+            return False
+        return True
+
+    wait_until(wrote)
+    if how == signal.SIGKILL:
+        # The stream was to the dead one; from the last change seen a new one misses nothing.
+        with pytest.raises(DatastoreUnavailable):
+            watch.wait(30)
+        again = store.watch("/a/", made.revision)
+        (change,) = again.wait(30)
+        assert change.entry is not None
+        assert change.entry.value == {"n": 2}
+        again.close()
+    watch.close()
+    store.close()
+
+
+def test_a_write_whose_answer_was_lost_is_known_as_ours(three: list[EtcdServer]) -> None:
+    """A member that hangs may have passed the write on; the same one elsewhere then finds it."""
+    store, other = store_of(*three), store_of(*reversed(three))
+    first = store.create("/a", {"n": 0})
+    hangs = three[0].process
+    assert hangs is not None
+    hangs.send_signal(signal.SIGSTOP)
+    # What the hanging member would have done: carried out, and the answer never came.
+    wait_until(
+        lambda: _writes(
+            other, Write(verb=Verb.UPDATE, key="/a", value={"n": 1}, revision=first.revision)
+        )
+    )
+    second = store.update("/a", {"n": 1}, first.revision)
+    assert second == other.get("/a")
+    for each in (store, other):
+        each.close()
+    hangs.send_signal(signal.SIGCONT)
+
+
+def _writes(store: EtcdStore, write: Write) -> bool:
+    try:
+        store.batch((write,))
+    except DatastoreUnavailable:
+        return False
+    return True
+
+
+def test_nobody_there_is_said_with_the_systems_word(tmp_path: Path) -> None:
+    store = store_of(*cluster_of(tmp_path, 2))
+    with pytest.raises(DatastoreUnavailable, match="Connection refused") as caught:
+        store.get("/a")
+    assert "http://127.0.0.1:2300,http://127.0.0.1:2301" in caught.value.message
+    store.close()
+
+
+def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
+    server = (
+        EtcdServer(
+            tmp_path / "e", client_url="http://127.0.0.1:2379", peer_url="http://127.0.0.1:2380"
+        )
+        .start()
+        .wait_ready()
+    )
+    store = store_of(server)
+    made = store.create("/a", {})
+    watch = store.watch("/a", made.revision)
+    server.kill()
+    with pytest.raises(DatastoreUnavailable):
+        watch.wait(30)
+    with pytest.raises(DatastoreUnavailable):
+        store.get("/a")
+    server.start().wait_ready()
+    wait_until(lambda: _answers(store))
+    assert store.get("/a") == made
+    watch.close()
+    store.close()
+    server.kill()
+
+
+def _answers(store: EtcdStore) -> bool:
+    try:
+        store.get("/")
+    except DatastoreUnavailable:
+        return False
+    return True
+
+
+def test_a_revision_of_another_cluster_is_not_waited_for(three: list[EtcdServer]) -> None:
+    store = store_of(*three)
+    with pytest.raises(Compacted):
+        store.watch("/a", "4711")
+    writes = [Write(verb=Verb.CREATE, key=f"/{n}", value={}) for n in range(129)]
+    with pytest.raises(Unsupported, match="at most 128"):
+        store.batch(writes)
+    store.close()
+
+
+def test_a_full_disk_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    server = (
+        EtcdServer(
+            tmp_path / "e",
+            client_url="http://127.0.0.1:2379",
+            peer_url="http://127.0.0.1:2380",
+            words=("--quota-backend-bytes=1000000", "--unsafe-no-fsync"),
+        )
+        .start()
+        .wait_ready()
+    )
+    store = store_of(server)
+
+    def fill() -> None:
+        for number in range(1000):
+            store.create(f"/{number}", {"x": "x" * 20_000})
+
+    with pytest.raises(DatastoreUnavailable, match="space exceeded") as caught:
+        fill()
+    assert caught.value.fix is not None
+    assert "alarm disarm" in caught.value.fix
+    there = len(store.list("/").entries)
+    with pytest.raises(DatastoreUnavailable):
+        store.create("/more", {})
+    assert len(store.list("/").entries) == there
+    store.close()
+    server.kill()
+
+
+def openssl(folder: Path, *words: str) -> None:
+    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+
+def certificates(folder: Path) -> None:
+    """An authority, a server's certificate for 127.0.0.1, a client's."""
+    folder.mkdir(exist_ok=True)
+    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl(
+        folder,
+        "req",
+        "-x509",
+        *ec,
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-subj",
+        "/CN=authority",
+        "-days",
+        "2",
+    )
+    for name, more in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "")):
+        (folder / f"{name}.ext").write_text(more)
+        openssl(
+            folder,
+            "req",
+            *ec,
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+            "-subj",
+            f"/CN={name}",
+        )
+        openssl(
+            folder,
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            f"{name}.ext",
+            "-out",
+            f"{name}.pem",
+        )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: scripts/setup test")
+def test_both_sides_show_certificates(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    certificates(keys)
+    url = "https://127.0.0.1:2379"
+    words = (
+        f"--cert-file={keys}/server.pem",
+        f"--key-file={keys}/server.key",
+        f"--trusted-ca-file={keys}/ca.pem",
+        "--client-cert-auth",
+    )
+    full = EtcdConfig(
+        endpoints=(url,),
+        ca_file=f"{keys}/ca.pem",
+        cert_file=f"{keys}/client.pem",
+        key_file=f"{keys}/client.key",
+    )
+    server = (
+        EtcdServer(tmp_path / "e", client_url=url, peer_url="http://127.0.0.1:2380", words=words)
+        .start()
+        .wait_ready(full)
+    )
+    store = EtcdStore(full)
+    store.create("/a", {})
+    for stranger in (
+        EtcdConfig(endpoints=(url,), ca_file=f"{keys}/ca.pem"),
+        EtcdConfig(endpoints=(url,), cert_file=f"{keys}/client.pem", key_file=f"{keys}/client.key"),
+    ):
+        refused = EtcdStore(stranger)
+        with pytest.raises(DatastoreUnavailable):
+            refused.get("/a")
+        refused.close()
+    # Renewed by another authority while we run: the next call shows the new ones.
+    server.kill()
+    certificates(keys)
+    server.start().wait_ready(full)
+    wait_until(lambda: _answers(store))
+    assert store.get("/a") is not None
+    store.close()
+    server.kill()
+
+
+def test_a_user_logs_in_and_again_when_the_server_has_forgotten(tmp_path: Path) -> None:
+    server = (
+        EtcdServer(
+            tmp_path / "e", client_url="http://127.0.0.1:2379", peer_url="http://127.0.0.1:2380"
+        )
+        .start()
+        .wait_ready()
+    )
+
+    def etcdctl(*words: str) -> None:
+        command = [str(WHEEL / "etcdctl"), f"--endpoints={server.endpoint}", *words]
+        subprocess.run(command, check=True, capture_output=True)
+
+    etcdctl("user", "add", "root:secret")
+    etcdctl("user", "grant-role", "root", "root")
+    etcdctl("auth", "enable")
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    config = EtcdConfig(endpoints=(server.endpoint,), username="root", password_file=str(password))
+    store = EtcdStore(config)
+    made = store.create("/a", {})
+    watch = store.watch("/a", made.revision)
+    changed = store.update("/a", {"n": 1}, made.revision)
+    assert [change.entry for change in watch.wait(30)] == [changed]
+    watch.close()
+    server.kill()
+    server.start().wait_ready(config)
+    wait_until(lambda: _answers(store))
+    assert store.get("/a") == changed
+    nobody = store_of(server)
+    with pytest.raises(DatastoreUnavailable, match="user name is empty"):
+        nobody.get("/a")
+    password.write_text("wrong")
+    wrong = EtcdStore(config)
+    with pytest.raises(DatastoreUnavailable, match="authentication failed") as caught:
+        wrong.get("/a")
+    assert "passwordFile" in str(caught.value.fix)
+    for each in (store, nobody, wrong):
+        each.close()
+    server.kill()
