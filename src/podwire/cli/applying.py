@@ -6,13 +6,19 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from podwire.boundary import Verb, Write
 from podwire.cli.yamlfile import refuse
-from podwire.errors import BadInput, Conflict, Stale
+from podwire.drivers.secrets import read_secret
+from podwire.errors import BadInput, Conflict, NotFound, Stale
 from podwire.model import codec, keys
+from podwire.model.bgp import BGPPeer, SecretKey
+from podwire.model.bgpfilter import BGPFilter
+from podwire.model.bgpvalidate import check_node_address, check_peer
+from podwire.model.node import Node
 from podwire.model.pool import IPPool
+from podwire.model.resource import Stored
 from podwire.model.shape import Fault
 from podwire.model.validate import (
     build,
@@ -28,7 +34,8 @@ if TYPE_CHECKING:
     from podwire.boundary import Entry, Store
     from podwire.cli.yamlfile import Document
     from podwire.model.addressing import IPNetwork
-    from podwire.model.resource import Stored
+
+S = TypeVar("S", bound=Stored)
 
 TRIES = 5
 
@@ -81,6 +88,26 @@ def apply_documents(store: Store, documents: Sequence[Document], namespace: str)
     raise Conflict("others keep changing the same resources", fix="apply again")
 
 
+def check_passwords(documents: Sequence[Document], folder: str) -> None:
+    """Whether this machine has the passwords that the documents name.
+
+    Raises:
+        BadInput: one is missing, or unusable.
+    """
+    faults: list[tuple[Document, Fault]] = []
+    for document in documents:
+        for field in ("password", "nodeMeshPassword"):
+            reference = (document.value["spec"].get(field) or {}).get("secretKeyRef")
+            if reference is None:
+                continue
+            try:
+                read_secret(folder, SecretKey(name=reference["name"], key=reference["key"]))
+            except (NotFound, BadInput) as error:
+                path = ("spec", field, "secretKeyRef")
+                faults.append((document, Fault(path, f": {error.message}", error.fix)))
+    refuse(faults)
+
+
 def plan_changes(store: Store, documents: Sequence[Document], namespace: str) -> list[Change]:
     """What applying would write.
 
@@ -128,6 +155,34 @@ def _decoded(entry: Entry | None) -> Stored | None:
 
 
 def _collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document, Fault]]:
+    """What the documents collide with: what is stored, and each other."""
+    kinds = {change.document.value["kind"] for change in changes}
+    faults: list[tuple[Document, Fault]] = []
+    if "IPPool" in kinds:
+        faults += _pool_collisions(store, changes)
+    if kinds & {"Node", "BGPPeer"}:
+        nodes = _after(store, keys.NODES, changes, Node)
+        filters = {each.name for each in _after(store, keys.BGP_FILTERS, changes, BGPFilter)}
+        for change in changes:
+            match change.value:
+                case Node() as node:
+                    found = check_node_address(node, nodes)
+                case BGPPeer() as peer:
+                    found = check_peer(peer, nodes, filters)
+                case _:
+                    continue
+            faults += [(change.document, fault) for fault in found]
+    return faults
+
+
+def _after(store: Store, prefix: str, changes: Sequence[Change], kind: type[S]) -> list[S]:
+    """All objects of a kind, as they will be when the changes are written."""
+    new = {change.key: change.value for change in changes}
+    stored = {entry.key: _decoded(entry) for entry in store.list(prefix).entries}
+    return [value for value in {**stored, **new}.values() if isinstance(value, kind)]
+
+
+def _pool_collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document, Fault]]:
     """New pools must not overlap stored ones, nor each other."""
     new = [
         change

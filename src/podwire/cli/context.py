@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from podwire.boundary import Store
+    from podwire.model.config import AgentConfig
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,13 +64,23 @@ def datastore_config(ctx: click.Context) -> DatastoreConfig:
         from podwire.drivers.config import datastore_at
 
         return datastore_at(str(chosen), os.environ)
+    config = agent_config()
+    return DatastoreConfig() if config is None else config.datastore
+
+
+def agent_config() -> AgentConfig | None:
+    """The configuration of this machine's agent; None where it has none.
+
+    Raises:
+        BadInput: it is wrong.
+    """
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named or DEFAULT_CONFIG)
     if not named and not os.access(path, os.F_OK):
-        return DatastoreConfig()
+        return None
     from podwire.drivers.config import load_agent_config
 
-    return load_agent_config(path, "").datastore
+    return load_agent_config(path, "")
 
 
 def _remember(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:

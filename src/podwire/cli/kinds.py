@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from podwire.boundary import Entry
+    from podwire.model.bgp import BGPConfiguration, BGPPeer
+    from podwire.model.bgpfilter import BGPFilter
     from podwire.model.block import Affinity
     from podwire.model.endpoint import WorkloadEndpoint
     from podwire.model.node import ClusterInformation, Node
@@ -145,6 +147,36 @@ def _cluster_cells() -> Cells:
     return cells
 
 
+def _bgp_configuration_cells() -> Cells:
+    cells: dict[str, Callable[[BGPConfiguration], object]] = {
+        "NAME": lambda value: value.name,
+        "LOGSEVERITY": lambda value: value.log_severity,
+        "MESHENABLED": lambda value: None if value.mesh is None else _lower(value.mesh),
+        "ASNUMBER": lambda value: value.as_number,
+    }
+    return cells
+
+
+def _bgp_peer_cells() -> Cells:
+    cells: dict[str, Callable[[BGPPeer], object]] = {
+        "NAME": lambda peer: peer.name,
+        "PEERIP": lambda peer: peer.peer_ip or peer.peer_selector,
+        "NODE": lambda peer: peer.node or peer.node_selector or "(global)",
+        "ASN": lambda peer: peer.as_number,
+        "FILTERS": lambda peer: _joined(peer.filters),
+    }
+    return cells
+
+
+def _bgp_filter_cells() -> Cells:
+    cells: dict[str, Callable[[BGPFilter], object]] = {
+        "NAME": lambda value: value.name,
+        "IMPORT": lambda value: len(value.import4) + len(value.import6),
+        "EXPORT": lambda value: len(value.export4) + len(value.export6),
+    }
+    return cells
+
+
 def _affinity_cells() -> Cells:
     cells: dict[str, Callable[[Affinity], object]] = {
         "NAME": _affinity_name,
@@ -225,6 +257,33 @@ KINDS = (
         cells=_cluster_cells(),
         columns=tuple(_cluster_cells()),
         wide=tuple(_cluster_cells()),
+    ),
+    Kind(
+        name="BGPConfiguration",
+        aliases=("bgpconfigurations", "bgpconfig", "bgpconfigs"),
+        prefix=keys.BGP_CONFIGURATIONS,
+        key=lambda _, name: keys.bgp_configuration_key(name),
+        cells=_bgp_configuration_cells(),
+        columns=tuple(_bgp_configuration_cells()),
+        wide=tuple(_bgp_configuration_cells()),
+    ),
+    Kind(
+        name="BGPPeer",
+        aliases=("bgppeers", "bgpp"),
+        prefix=keys.BGP_PEERS,
+        key=lambda _, name: keys.bgp_peer_key(name),
+        cells=_bgp_peer_cells(),
+        columns=("NAME", "PEERIP", "NODE", "ASN"),
+        wide=tuple(_bgp_peer_cells()),
+    ),
+    Kind(
+        name="BGPFilter",
+        aliases=("bgpfilters",),
+        prefix=keys.BGP_FILTERS,
+        key=lambda _, name: keys.bgp_filter_key(name),
+        cells=_bgp_filter_cells(),
+        columns=("NAME",),
+        wide=tuple(_bgp_filter_cells()),
     ),
     Kind(
         name="BlockAffinity",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podwire.cli.context import datastore_option, open_datastore
+from podwire.cli.context import agent_config, datastore_option, open_datastore
 from podwire.cli.kinds import find_kind
 from podwire.cli.main import complain
 from podwire.cli.tables import columns, output
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from podwire.boundary import Entry, Store
     from podwire.cli.kinds import Kind
 
-KIND_HELP = "KIND is ippool, node, workloadendpoint (wep), ipreservation or clusterinfo."
+KIND_HELP = (
+    "KIND is ippool, node, workloadendpoint (wep), ipreservation, clusterinfo, bgpconfiguration,"
+    " bgppeer or bgpfilter."
+)
 DEFAULT_NAMESPACE = "default"
 TRIES = 5
 
@@ -80,12 +83,15 @@ def apply(ctx: click.Context, files: tuple[str, ...], namespace: str) -> None:
     if not files:
         raise BadInput("apply: no file was given", fix="write -f FILE, or -f - for standard input")
     # Imported here, so that `get` does not pay for reading YAML.
-    from podwire.cli.applying import apply_documents, check_documents
+    from podwire.cli.applying import apply_documents, check_documents, check_passwords
     from podwire.cli.yamlfile import read_documents
     from podwire.drivers.store import ensure_cluster
 
     documents = read_documents(files)
     check_documents(documents, namespace)
+    config = agent_config()
+    if config is not None:
+        check_passwords(documents, config.secrets_dir)
     store = open_datastore(ctx, create=True)
     ensure_cluster(store)
     _tell("applied", apply_documents(store, documents, namespace))

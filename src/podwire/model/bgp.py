@@ -171,6 +171,14 @@ class BGPPeer(Stored):
         """The resource's name."""
         return self.metadata.name
 
+    @property
+    def peer_ip(self) -> str | None:
+        """Address and port as Calico writes them; None where nodes are meant."""
+        if self.address is None or self.port is None:
+            return None if self.address is None else str(self.address)
+        host = str(self.address) if self.address.version == 4 else f"[{self.address}]"
+        return f"{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerDefaults:

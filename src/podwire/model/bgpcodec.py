@@ -210,7 +210,6 @@ def _encode_configuration(value: BGPConfiguration) -> Wire:
 def _encode_peer(value: BGPPeer) -> Wire:
     wire = encode_resource(value, "BGPPeer", value.metadata)
     old = decode_bgp_peer(bgp_key(value), wire)
-    address, before = _peer_address(value), _peer_address(old)
     source = "UseNodeIP" if value.uses_node_ip else "None"
     reverse = "Auto" if value.reverse else "Manual"
     allowed = value.allowed_local_as
@@ -218,7 +217,7 @@ def _encode_peer(value: BGPPeer) -> Wire:
         child(wire, "spec"),
         ("node", old.node, value.node, value.node),
         ("nodeSelector", old.node_selector, value.node_selector, value.node_selector),
-        ("peerIP", before, address, address),
+        ("peerIP", old.peer_ip, value.peer_ip, value.peer_ip),
         ("asNumber", old.as_number, value.as_number, value.as_number),
         ("peerSelector", old.peer_selector, value.peer_selector, value.peer_selector),
         (
@@ -284,13 +283,6 @@ def _secret(fields: Fields, name: str) -> SecretKey | None:
 
 def _secret_wire(secret: SecretKey | None) -> JSON:
     return None if secret is None else {"secretKeyRef": {"name": secret.name, "key": secret.key}}
-
-
-def _peer_address(peer: BGPPeer) -> str | None:
-    if peer.address is None or peer.port is None:
-        return None if peer.address is None else str(peer.address)
-    host = str(peer.address) if peer.address.version == 4 else f"[{peer.address}]"
-    return f"{host}:{peer.port}"
 
 
 def _text(value: object) -> str | None:

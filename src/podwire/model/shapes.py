@@ -7,16 +7,16 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from podwire.errors import BadInput
 from podwire.model.addressing import parse_address, parse_interface, parse_network
+from podwire.model.bgpshapes import AS_NUMBER, CONFIGURATION_SPEC, FILTER_SPEC, PEER_SPEC
 from podwire.model.codec import API_VERSION
 from podwire.model.pool import Mode, Use
 from podwire.model.selector import parse_selector
-from podwire.model.shape import Anything, Boolean, Integer, ListOf, MapOf, Object, OneOf, Text
+from podwire.model.shape import Anything, Boolean, Integer, ListOf, MapOf, Object, Text
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-_AS_NUMBER = re.compile(r"[0-9]{1,10}|[0-9]{1,5}\.[0-9]{1,5}")
 
 
 def _matches(pattern: re.Pattern[str], what: str, fix: str) -> Text:
@@ -78,12 +78,6 @@ ADDRESS4 = Text(_check_address4)
 MAC = _matches(_MAC, "MAC address", "write it like 66:b3:68:28:39:8e")
 MODE = Text(choices=tuple(Mode))
 SELECTOR = Text(_check_selector)
-AS_NUMBER = OneOf(
-    (
-        Integer(0, 2**32 - 1),
-        _matches(_AS_NUMBER, "AS number", "write a number, or two with a dot between"),
-    )
-)
 
 METADATA = Object(
     {
@@ -207,4 +201,7 @@ SHAPES = {
     "WorkloadEndpoint": _kind("WorkloadEndpoint", ENDPOINT_SPEC),
     "IPReservation": _kind("IPReservation", RESERVATION_SPEC),
     "ClusterInformation": _kind("ClusterInformation", CLUSTER_SPEC),
+    "BGPConfiguration": _kind("BGPConfiguration", CONFIGURATION_SPEC),
+    "BGPPeer": _kind("BGPPeer", PEER_SPEC),
+    "BGPFilter": _kind("BGPFilter", FILTER_SPEC),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from podwire.model import codec, keys
 from podwire.model.addressing import parse_network
+from podwire.model.bgpvalidate import configuration_faults, filter_faults, peer_faults
 from podwire.model.node import ClusterInformation, Routing
 from podwire.model.pool import IPPool, Mode, Use
 from podwire.model.shape import Fault, carry_over, without_nulls
@@ -50,6 +51,12 @@ def check_document(document: JSON) -> list[Fault]:
             return _pool_faults(document["spec"])
         case "ClusterInformation":
             return _cluster_faults(document)
+        case "BGPConfiguration":
+            return configuration_faults(document)
+        case "BGPPeer":
+            return peer_faults(document)
+        case "BGPFilter":
+            return filter_faults(document)
         case _:
             return []
 
@@ -67,6 +74,12 @@ def document_key(document: Wire, namespace: str = "default") -> str:
             return keys.endpoint_key(metadata.get("namespace") or namespace, name)
         case "IPReservation":
             return keys.reservation_key(name)
+        case "BGPConfiguration":
+            return keys.bgp_configuration_key(name)
+        case "BGPPeer":
+            return keys.bgp_peer_key(name)
+        case "BGPFilter":
+            return keys.bgp_filter_key(name)
         case _:
             return keys.cluster_key(name)
 
