@@ -52,12 +52,20 @@ def until(what: str, condition: Callable[[], Any], log: Callable[[], str] = str)
     return found
 
 
+def told(datastore: DatastoreConfig) -> dict[str, Any]:
+    """As the agent's configuration file has it."""
+    if datastore.etcd is None:
+        return {"type": datastore.type, "path": datastore.path}
+    return {"type": datastore.type, "endpoints": list(datastore.etcd.endpoints)}
+
+
 @dataclass
 class AgentNode:
     """One node: a named network namespace and its agent."""
 
     number: int
     folder: Path
+    datastore: DatastoreConfig
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -76,7 +84,7 @@ class AgentNode:
     def config(self) -> Path:
         path = self.folder / f"{self.netns}.yaml"
         settings = {
-            "datastore": json.dumps({"type": "sqlite", "path": str(self.folder / "store.db")}),
+            "datastore": json.dumps(told(self.datastore)),
             "agentSocket": self.socket,
             "spoolDir": str(self.folder / f"{self.netns}.spool"),
             "resyncPeriod": "1s",
@@ -155,13 +163,16 @@ class Cluster:
     folder: Path
     pool: IPPool
     routing: Routing = Routing.AGENT
+    datastore: DatastoreConfig | None = None
+    """None: a file of its own."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.store: Store = open_store(DatastoreConfig(path=str(self.folder / "store.db")))
+        where = self.datastore or DatastoreConfig(path=str(self.folder / "store.db"))
+        self.store: Store = open_store(where)
         ensure_cluster(self.store, routing=self.routing)
         self.store.create(codec.key_of(self.pool), codec.encode(self.pool))
-        self.nodes = [AgentNode(number, self.folder) for number in (1, 2)]
+        self.nodes = [AgentNode(number, self.folder, where) for number in (1, 2)]
         for node in self.nodes:
             run("ip", "netns", "add", node.netns)
             node.ip("link", "set", "lo", "up")
@@ -194,8 +205,12 @@ def clusters(folder: Path) -> Iterator[Make]:
     """Makes a cluster; its agents end with the block."""
     with ExitStack() as stack:
 
-        def make(vxlan: Mode = Mode.NEVER, routing: Routing = Routing.AGENT) -> Cluster:
-            cluster = Cluster(folder, pool(vxlan), routing)
+        def make(
+            vxlan: Mode = Mode.NEVER,
+            routing: Routing = Routing.AGENT,
+            datastore: DatastoreConfig | None = None,
+        ) -> Cluster:
+            cluster = Cluster(folder, pool(vxlan), routing, datastore)
             stack.callback(cluster.close)
             return cluster
 
