@@ -102,12 +102,14 @@ def parse(line: str, offset_ns: int) -> BufferEvent | None:
     if found is None or found[3] not in _KINDS:
         return None
     fields = dict(_FIELD.findall(found[4]))
+    if "skbaddr" not in fields:
+        return None
     length, protocol = fields.get("len"), fields.get("protocol")
     place = fields.get("location")
     return BufferEvent(
         kind=_KINDS[found[3]],
         time_ns=int(found[1]) * 1_000_000_000 + int(found[2]) * 1000 + offset_ns,
-        buffer=fields.get("skbaddr", ""),
+        buffer=fields["skbaddr"],
         device=fields.get("dev"),
         length=None if length is None else int(length),
         reason=fields.get("reason"),
