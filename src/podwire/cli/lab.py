@@ -20,6 +20,7 @@ COMMANDS = {
     "hold": ("podwire.cli.lab_agent", "Stop all changes by a node's agent; nothing is withdrawn."),
     "release": ("podwire.cli.lab_agent", "Let a held agent go on."),
     "agent": ("podwire.cli.lab_agent", "Stop or start a node's agent."),
+    "bird": ("podwire.cli.lab_agent", "Stop or start a node's BIRD."),
     "fault": ("podwire.cli.lab_fault", "Break a lab in known ways, and heal it."),
     "trace": ("podwire.cli.lab_trace", "The way of a packet, hop by hop."),
     "collect": ("podwire.cli.lab_collect", "Save the network state of the whole lab."),

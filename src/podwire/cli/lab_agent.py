@@ -66,6 +66,44 @@ def start_command(name: str, node: str) -> None:
     _run_agent(name, node, run=True)
 
 
+@click.group("bird")
+def bird_command() -> None:
+    """Stop or start a node's BIRD process."""
+
+
+@bird_command.command("stop")
+@name_option
+@click.argument("node")
+def stop_bird_command(name: str, node: str) -> None:
+    """End a node's BIRD and keep it away; it says goodbye, so its peers forget its routes."""
+    _run_bird(name, node, run=False)
+
+
+@bird_command.command("start")
+@name_option
+@click.argument("node", required=False)
+@click.option("--all", "every", is_flag=True, help="All nodes.")
+def start_bird_command(*, name: str, node: str | None, every: bool) -> None:
+    """Start a node's BIRD; it waits until the agent has a configuration for it."""
+    if (node is None) != every:
+        raise click.UsageError("name one node, or say --all")
+    _run_bird(name, node, run=True)
+
+
+def _run_bird(name: str, node: str | None, *, run: bool) -> None:
+    def inside() -> int:
+        state = lab_state()
+        names = [node] if node else [one.name for one in state.topology.nodes]
+        for one in names:
+            control.ask(CONTROL, {"do": "bird", "node": one, "run": run})
+            if not run:
+                _wait(lambda: lab_state().birds[one].pid is None, f"BIRD of {one} to end")  # noqa: B023
+            click.echo(f"BIRD of {one} {'started' if run else 'stopped'}")
+        return 0
+
+    do_inside(name, inside)
+
+
 def _ask_agents(
     name: str, node: str | None, *, every: bool, request: dict[str, object], word: str
 ) -> None:

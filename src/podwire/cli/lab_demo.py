@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from podwire.cli.lab_up import routing_option
 from podwire.errors import BadInput, Rejected
 from podwire.lab.tour import Guest, Stop, compute_tour
 from podwire.model.pool import Encapsulation
@@ -28,12 +29,13 @@ PROGRAM = [sys.executable, "-P", "-m", "podwire", "lab"]
     show_default=True,
 )
 @click.option("--nodes", default=6, show_default=True, metavar="N", help="How many nodes.")
-def demo_command(*, keep: bool, encapsulation: str, nodes: int) -> None:
+@routing_option
+def demo_command(*, keep: bool, encapsulation: str, nodes: int, routing: str) -> None:
     """Show two pods on different nodes reach each other, and why they do."""
     if nodes < 2:
         raise BadInput("a demo needs two nodes", fix="ask for --nodes 2 or more")
     manifest = _manifest()
-    up = ["up", "--nodes", str(nodes), "--encapsulation", encapsulation]
+    up = ["up", "--nodes", str(nodes), "--encapsulation", encapsulation, "--routing", routing]
     _show(
         Stop(
             title="Several nodes on this machine",

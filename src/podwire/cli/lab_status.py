@@ -12,6 +12,8 @@ import click
 
 from podwire.cli.lab_inside import name_option
 from podwire.cli.tables import columns, output
+from podwire.drivers.bird.control import Control
+from podwire.drivers.bird.observe import observe
 from podwire.drivers.store import open_store
 from podwire.errors import PodwireError
 from podwire.lab.entry import run_inside
@@ -25,7 +27,7 @@ from podwire.model.config import DatastoreConfig
 
 if TYPE_CHECKING:
     from podwire.boundary import Store
-    from podwire.lab.records import AgentState, LabState
+    from podwire.lab.records import DaemonState, LabState
     from podwire.lab.topology import LabNode
     from podwire.lab.world import Keeper
     from podwire.model.node import Node
@@ -78,7 +80,7 @@ def agent_status(socket: str) -> dict[str, Any]:
 
 
 def _status(state: LabState, pids: dict[int, int]) -> dict[str, Any]:
-    topology = state.topology
+    topology, birds = state.topology, state.birds
     store = open_store(DatastoreConfig(path=str(DATASTORE)))
     blocks = _blocks(store)
     nodes = {
@@ -98,6 +100,7 @@ def _status(state: LabState, pids: dict[int, int]) -> dict[str, Any]:
             {
                 **_node(node, nodes.get(node.name), blocks.get(node.name, [])),
                 "agent": _agent(node, state.agents[node.name], pids),
+                **({"bird": _bird(node, bird, pids)} if (bird := birds.get(node.name)) else {}),
                 **_paths(NodePaths(node.name)),
             }
             for node in topology.nodes
@@ -124,7 +127,7 @@ def _node(node: LabNode, known: Node | None, blocks: list[str]) -> dict[str, Any
     }
 
 
-def _agent(node: LabNode, agent: AgentState, pids: dict[int, int]) -> dict[str, Any]:
+def _agent(node: LabNode, agent: DaemonState, pids: dict[int, int]) -> dict[str, Any]:
     socket = str(NodePaths(node.name).socket)
     said = agent_status(socket) if agent.pid is not None else {}
     return {
@@ -133,6 +136,25 @@ def _agent(node: LabNode, agent: AgentState, pids: dict[int, int]) -> dict[str, 
         "held": bool(said.get("held")),
         "socket": socket,
     }
+
+
+def _bird(node: LabNode, bird: DaemonState, pids: dict[int, int]) -> dict[str, Any]:
+    """BIRD's process, and how many of its sessions are established."""
+    socket = str(NodePaths(node.name).bird_socket)
+    found: dict[str, Any] = {
+        "pid": None if bird.pid is None else pids.get(bird.pid),
+        "wanted": bird.wanted,
+        "socket": socket,
+        "sessions": 0,
+        "established": 0,
+    }
+    try:
+        with Control.open(socket) as control:
+            sessions = observe(control).sessions.values()
+    except PodwireError as error:
+        return {**found, "reason": str(error)}
+    up = sum(one.established for one in sessions)
+    return {**found, "sessions": len(sessions), "established": up}
 
 
 def _paths(paths: NodePaths) -> dict[str, Any]:
@@ -149,6 +171,7 @@ def _text(status: dict[str, Any]) -> str:
         f"lab {status['name']}: encapsulation {status['encapsulation']}, mode {status['mode']}, "
         f"routing {status['routing']}\n\n"
     )
+    with_bird = any("bird" in node for node in status["nodes"])
     rows = [
         [
             node["name"],
@@ -157,10 +180,20 @@ def _text(status: dict[str, Any]) -> str:
             node["tunnelAddress"],
             _word(node["agent"]),
             node["agent"]["pid"],
+            *([_sessions(node.get("bird"))] if with_bird else []),
         ]
         for node in status["nodes"]
     ]
-    return head + columns(["NODE", "ADDRESS", "BLOCKS", "TUNNEL", "AGENT", "PID"], rows)
+    header = ["NODE", "ADDRESS", "BLOCKS", "TUNNEL", "AGENT", "PID"]
+    return head + columns([*header, *(["BIRD"] if with_bird else [])], rows)
+
+
+def _sessions(bird: dict[str, Any] | None) -> str | None:
+    if bird is None:
+        return None
+    if "reason" in bird:
+        return ("waiting" if bird["wanted"] else "stopped") if bird["pid"] is None else "silent"
+    return f"{bird['established']} of {bird['sessions']} up"
 
 
 def _word(agent: dict[str, Any]) -> str:

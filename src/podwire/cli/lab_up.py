@@ -17,6 +17,7 @@ from podwire.lab.registry import find_keeper, forget, list_labs, reserved
 from podwire.lab.topology import DEFAULT_BLOCK_SIZE, DEFAULT_POOL, Topology, default_mode
 from podwire.lab.world import create_world, end_world
 from podwire.model.addressing import parse_network
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation, Mode
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 MODES = {"always": Mode.ALWAYS, "crosssubnet": Mode.CROSS_SUBNET}
+
+
+routing_option = click.option(
+    "--routing",
+    type=click.Choice([one.value for one in Routing]),
+    default=Routing.AGENT.value,
+    show_default=True,
+    help="Who writes the routes to other nodes' blocks: the agent, or BIRD, which learns them by"
+    " BGP.",
+)
 
 
 @click.command("up")
@@ -56,6 +67,7 @@ MODES = {"always": Mode.ALWAYS, "crosssubnet": Mode.CROSS_SUBNET}
     metavar="N",
     help="Prefix length of a node's block.",
 )
+@routing_option
 @click.option("--explain", is_flag=True, help="Print the commands a person would type.")
 def up_command(  # noqa: PLR0913  # one parameter an option
     *,
@@ -66,6 +78,7 @@ def up_command(  # noqa: PLR0913  # one parameter an option
     subnets: int,
     pool: str,
     block_size: int,
+    routing: str,
     explain: bool,
 ) -> None:
     """Make a lab and start it; returns when pods can be created."""
@@ -82,6 +95,7 @@ def up_command(  # noqa: PLR0913  # one parameter an option
         subnets=subnets,
         pool=cidr,
         block_size=block_size,
+        routing=Routing(routing),
     )
     from podwire.lab.start import Order
 

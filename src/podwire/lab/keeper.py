@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from podwire.drivers.bird.program import get_bird, require_bird, start_words
 from podwire.errors import BadInput, NotFound
 from podwire.lab import control
 from podwire.lab.entry import enter_place, execute, rename_process
@@ -52,6 +53,7 @@ class Keeper:
         self._requests: dict[str, Callable[[dict[str, Any]], Any]] = {
             "state": self._state,
             "agent": self._agent,
+            "bird": self._bird,
             "keep pod": self._keep_pod,
             "run pod": self._run_pod,
             "stop pod": self._stop_pod,
@@ -71,6 +73,13 @@ class Keeper:
             return self._programs.run_agent(node, paths.config)
 
         self._supervisor.start(_agent(node), Child(work=work))
+
+    def start_bird(self, node: str) -> None:
+        """Start a node's BIRD, which outlives the agent; it is started again whenever it ends.
+
+        It waits, by ending, for the agent to write its configuration.
+        """
+        self._supervisor.start(_bird(node), Child(work=lambda: run_bird(node)))
 
     def start_side_work(self, name: str, work: Callable[[], int]) -> None:
         """Start another process the lab needs."""
@@ -106,17 +115,10 @@ class Keeper:
         return self._requests[verb](request)
 
     def _state(self, _: dict[str, Any]) -> dict[str, Any]:
-        agents = {}
-        for node in self._topology.nodes:
-            child = self._supervisor.children[_agent(node.name)]
-            agents[node.name] = {
-                "pid": child.pid,
-                "wanted": not child.stopping,
-                "restarts": child.restarts,
-            }
         return {
             "topology": topology_to_json(self._topology),
-            "agents": agents,
+            "agents": self._daemons(_agent),
+            "birds": self._daemons(_bird),
             "pods": [
                 {"record": record, "runs": self._runs(title)}
                 for title, record in sorted(self._pods.items())
@@ -124,9 +126,31 @@ class Keeper:
             "deployments": [self._deployments[title] for title in sorted(self._deployments)],
         }
 
+    def _daemons(self, name_of: Callable[[str], str]) -> dict[str, Any]:
+        found = {}
+        for node in self._topology.nodes:
+            child = self._supervisor.children.get(name_of(node.name))
+            if child is not None:
+                found[node.name] = {
+                    "pid": child.pid,
+                    "wanted": not child.stopping,
+                    "restarts": child.restarts,
+                }
+        return found
+
     def _agent(self, request: dict[str, Any]) -> None:
-        name = _agent(self._topology.node(request["node"]).name)
-        if request["run"]:
+        self._run_daemon(_agent(self._topology.node(request["node"]).name), run=request["run"])
+
+    def _bird(self, request: dict[str, Any]) -> None:
+        node = self._topology.node(request["node"]).name
+        if _bird(node) in self._supervisor.children:
+            self._run_daemon(_bird(node), run=request["run"])
+        elif request["run"]:
+            require_bird()
+            self.start_bird(node)
+
+    def _run_daemon(self, name: str, *, run: bool) -> None:
+        if run:
             self._supervisor.resume(name)
         else:
             self._supervisor.stop(name)
@@ -227,8 +251,23 @@ def _become_pod(record: PodRecord, argv: list[str], environment: dict[str, str])
     return execute(argv, environment)
 
 
+def run_bird(node: str) -> int:
+    """Become a node's BIRD; returns only when that fails."""
+    paths = NodePaths(node)
+    redirect(paths.bird_log)
+    if not paths.bird_config.exists():
+        return 1
+    enter_place(paths.netns, node, keep_names=True)
+    words = start_words(get_bird(), config=paths.bird_config, socket=paths.bird_socket)
+    return execute(words, dict(os.environ))
+
+
 def _agent(node: str) -> str:
     return f"agent {node}"
+
+
+def _bird(node: str) -> str:
+    return f"bird {node}"
 
 
 def _container(title: str, number: int | str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from podwire.lab.podspec import Deployment, PodSpec  # as above
 from podwire.lab.topology import Topology
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation, Mode
 from podwire.model.resource import no_labels
 
@@ -96,8 +97,8 @@ class PodState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentState:
-    """One node's agent process."""
+class DaemonState:
+    """The agent or the BIRD of one node, as a process."""
 
     pid: int | None
     """Inside the lab."""
@@ -110,7 +111,9 @@ class LabState:
     """Everything the keeper knows."""
 
     topology: Topology
-    agents: Mapping[str, AgentState]
+    agents: Mapping[str, DaemonState]
+    birds: Mapping[str, DaemonState]
+    """Of nodes that have one."""
     pods: tuple[PodState, ...]
     deployments: tuple[Deployment, ...]
 
@@ -135,6 +138,7 @@ def topology_to_json(topology: Topology) -> dict[str, Any]:
         "subnets": topology.subnets,
         "pool": str(topology.pool),
         "block_size": topology.block_size,
+        "routing": topology.routing.value,
     }
 
 
@@ -148,6 +152,7 @@ def topology_from_json(value: dict[str, Any]) -> Topology:
         subnets=value["subnets"],
         pool=IPv4Network(value["pool"]),
         block_size=value["block_size"],
+        routing=Routing(value["routing"]),
     )
 
 
@@ -155,7 +160,8 @@ def state_from_json(value: dict[str, Any]) -> LabState:
     """The keeper's answer to `state`."""
     return LabState(
         topology=topology_from_json(value["topology"]),
-        agents={name: from_json(agent, AgentState) for name, agent in value["agents"].items()},
+        agents={name: from_json(one, DaemonState) for name, one in value["agents"].items()},
+        birds={name: from_json(one, DaemonState) for name, one in value["birds"].items()},
         pods=tuple(from_json(pod, PodState) for pod in value["pods"]),
         deployments=tuple(from_json(one, Deployment) for one in value["deployments"]),
     )

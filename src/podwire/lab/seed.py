@@ -25,7 +25,7 @@ POOL_NAME = "default-ipv4-ippool"
 
 def seed(store: Store, topology: Topology) -> None:
     """Write the first objects, all or nothing."""
-    ensure_cluster(store)
+    ensure_cluster(store, routing=topology.routing)
     now, now_ns = datetime.now(UTC), time.time_ns()
     objects: list[Stored] = [pool_of(topology, created=now)]
     for node, block in topology.story_blocks.items():

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from podwire.drivers.bird.program import NAME, require_bird, start_words
 from podwire.drivers.store import open_store
 from podwire.errors import Rejected, Unsupported
 from podwire.lab.build import Builder, kernel_has_ipip
@@ -25,6 +26,7 @@ from podwire.lab.state import (
     cni_config,
 )
 from podwire.model.config import DatastoreConfig
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
     os.dup2(null, 0)
     redirect(STATE / "keeper.log")
     topology = _settled(order, progress)
+    if topology.routing is Routing.BIRD:
+        require_bird()
     installing = _install_plugin(topology, programs)
     _build_fabric(topology, progress, explain=order.explain)
     _write_files(topology)
@@ -75,6 +79,10 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
                 f"ip netns exec {node.name} podwire agent --node {node.name} --config {config} &"
             )
         keeper.start_agent(node.name)
+        if topology.routing is Routing.BIRD:
+            if order.explain:
+                progress.say(_bird_words(node.name))
+            keeper.start_bird(node.name)
     if topology.encapsulation is Encapsulation.NONE:
         if order.explain:
             for command in explain_gateway(topology):
@@ -82,6 +90,12 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
         keeper.start_side_work("gateway", lambda: follow_blocks(topology))
     progress.done()
     keeper.run(door)
+
+
+def _bird_words(node: str) -> str:
+    paths = NodePaths(node)
+    words = start_words(NAME, config=paths.bird_config, socket=paths.bird_socket)
+    return f"ip netns exec {node} {' '.join(words)} &"
 
 
 def _settled(order: Order, progress: Progress) -> Topology:
@@ -119,6 +133,7 @@ def _write_files(topology: Topology) -> None:
         paths = NodePaths(node.name)
         paths.cni_config.parent.mkdir(parents=True)
         paths.spool.mkdir(mode=0o700)
+        paths.secrets.mkdir(mode=0o700)
         paths.config.write_text(agent_config_text(node.name))
         paths.cni_config.write_text(json.dumps(cni_config(node.name), indent=2) + "\n")
     PROGRAMS.mkdir()

@@ -62,6 +62,26 @@ class NodePaths:
         """What the agent prints."""
         return self.directory / "agent.log"
 
+    @property
+    def bird_config(self) -> Path:
+        """What the agent tells BIRD."""
+        return self.directory / "bird.conf"
+
+    @property
+    def bird_socket(self) -> Path:
+        """Where BIRD listens for commands."""
+        return self.directory / "bird.ctl"
+
+    @property
+    def bird_log(self) -> Path:
+        """What BIRD prints."""
+        return self.directory / "bird.log"
+
+    @property
+    def secrets(self) -> Path:
+        """Passwords of BGP sessions."""
+        return self.directory / "secrets"
+
 
 def agent_config_text(node: str) -> str:
     """The agent's configuration file."""
@@ -69,6 +89,8 @@ def agent_config_text(node: str) -> str:
     return (
         f"datastore:\n  type: sqlite\n  path: {DATASTORE}\n"
         f"agentSocket: {paths.socket}\nspoolDir: {paths.spool}\n"
+        f"birdConfig: {paths.bird_config}\nbirdSocket: {paths.bird_socket}\n"
+        f"secretsDir: {paths.secrets}\n"
     )
 
 

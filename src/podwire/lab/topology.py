@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from podwire.errors import BadInput
 from podwire.model.addressing import block_count, contains
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation, Mode
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Topology:
     """Nodes alternate between the subnets; a gateway routes between them."""
     pool: IPv4Network = DEFAULT_POOL
     block_size: int = DEFAULT_BLOCK_SIZE
+    routing: Routing = Routing.AGENT
+    """Who writes the routes to other nodes' blocks."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
