@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -22,7 +22,7 @@ format_option = click.option(
 
 @click.group()
 def datastore() -> None:
-    """Look into the datastore."""
+    """Look into the datastore; move it elsewhere."""
 
 
 @datastore.command("list")
@@ -58,6 +58,39 @@ def get(ctx: click.Context, key: str, format: str | None) -> None:
         )
     shown = entry.value if format is None else _shown(entry)
     click.echo(output(shown, format or "json"), nl=False)
+
+
+@datastore.command("export")
+@datastore_option
+@click.pass_context
+def export(ctx: click.Context) -> None:
+    r"""Print everything that lies in the datastore, one JSON object a line.
+
+    \b
+    Move from a file to etcd, agents stopped or the cluster frozen (datastoreReady: false):
+      podwire datastore export --datastore /var/lib/podwire/datastore.db > all
+      podwire datastore import --datastore https://10.0.0.1:2379 all
+    """
+    from podwire.drivers.store.transfer import export_lines
+
+    for line in export_lines(open_datastore(ctx)):
+        click.echo(line)
+
+
+@datastore.command("import")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@datastore_option
+@click.pass_context
+def import_(ctx: click.Context, file: TextIO) -> None:
+    """Write an export (FILE, or - for standard input) into an empty datastore.
+
+    Cut off, the same command goes on where it stopped.
+    """
+    from podwire.drivers.store.transfer import import_objects, parse_lines
+
+    objects = parse_lines(file, file.name)
+    written = import_objects(open_datastore(ctx, create=True), objects)
+    click.echo(f"{written} objects written, {len(objects) - written} were there already")
 
 
 def _shown(entry: Entry) -> JSON:

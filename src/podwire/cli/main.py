@@ -15,7 +15,7 @@ COMMANDS = {
     "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
     "apply": ("podwire.cli.resources", "Create or change resources from a file."),
     "collect": ("podwire.cli.collect", "Save the network state of this host in a bundle."),
-    "datastore": ("podwire.cli.datastore", "Look into the datastore."),
+    "datastore": ("podwire.cli.datastore", "Look into the datastore; move it elsewhere."),
     "delete": ("podwire.cli.resources", "Delete resources."),
     "get": ("podwire.cli.resources", "Show resources."),
     "ipam": ("podwire.cli.ipam", "Show address pools, blocks and allocations."),

@@ -1,0 +1,107 @@
+"""Moving all objects from one datastore to another, by way of text: one JSON object a line.
+
+The first line says what follows; each further one is `{"key": …, "value": …}`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from podwire.boundary import Entry, Verb, Write
+from podwire.drivers.store.jsontext import from_text, to_text
+from podwire.errors import AlreadyExists, BadInput, InUse
+from podwire.model import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from podwire.boundary import Store
+    from podwire.model.resource import Wire
+
+FORMAT = "podwire.datastore.v1"
+PIECE = 100
+"""Writes in one batch; etcd takes 128."""
+SHOWN = 5
+"""Keys named in an error."""
+
+
+def export_lines(store: Store) -> Iterator[str]:
+    """Everything that lasts, as it was at one moment."""
+    entries = [e for e in store.list("").entries if not e.key.startswith(keys.APPLIED)]
+    yield to_text({"format": FORMAT, "objects": len(entries)})
+    for entry in entries:
+        yield to_text({"key": entry.key, "value": entry.value})
+
+
+def parse_lines(lines: Iterable[str], source: str) -> dict[str, Wire]:
+    """The objects of an export by key.
+
+    Raises:
+        BadInput: it is no export, or not the whole of one; names the line.
+    """
+    found: dict[str, Wire] = {}
+    head: Wire = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            value = from_text(line)
+            if number == 1:
+                head = value
+            else:
+                found[str(value["key"])] = value["value"]
+        except (msgspec.DecodeError, KeyError) as error:
+            raise BadInput(f"{source}:{number}: is no line of an export: {error}") from None
+        if head.get("format") != FORMAT:
+            raise BadInput(
+                f"{source}:1: is no export of a datastore", fix="podwire datastore export"
+            )
+    if len(found) != head.get("objects", -1):
+        raise BadInput(
+            f"{source} is cut off: {head.get('objects', 0)} objects announced, {len(found)} there"
+        )
+    return found
+
+
+def import_objects(store: Store, objects: dict[str, Wire]) -> int:
+    """Write objects into a datastore that holds nothing else; how many were not there yet.
+
+    Cut off, it can be called again: what stands there already is left alone.
+
+    Raises:
+        InUse: it holds other objects, or has other values under these keys; nothing was written.
+    """
+    there = {entry.key: entry for entry in store.list("").entries}
+    other = [key for key, entry in there.items() if not _is_same(entry, objects)]
+    if other:
+        more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        raise InUse(
+            f"the datastore holds other objects: {', '.join(other[:SHOWN])}{more}",
+            fix="import into an empty datastore",
+        )
+    # Whoever finds the cluster's information takes the rest for complete.
+    missing = sorted(
+        objects.keys() - there.keys(), key=lambda key: (key.startswith(keys.CLUSTER), key)
+    )
+    writes = [Write(verb=Verb.CREATE, key=key, value=objects[key]) for key in missing]
+    for start in range(0, len(writes), PIECE):
+        _write(store, writes[start : start + PIECE])
+    return len(writes)
+
+
+def _is_same(entry: Entry, objects: dict[str, Wire]) -> bool:
+    return entry.key in objects and to_text(entry.value) == to_text(objects[entry.key])
+
+
+def _write(store: Store, writes: Sequence[Write]) -> None:
+    try:
+        if store.can_batch:
+            store.batch(writes)
+            return
+        for write in writes:
+            store.create(write.key, write.value or {})
+    except AlreadyExists as error:
+        raise InUse(
+            f"somebody else writes into this datastore: {error.message}",
+            fix="stop the agents, empty it and import again",
+        ) from None
