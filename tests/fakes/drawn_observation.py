@@ -91,13 +91,28 @@ class Tape:
         sighting = self._sighting(hop.inode, hop.where.interface or "eth0", side, None)
         self.seen.append(Seen(sighting=sighting, frame=Frame(arp=arp), role=Role.ARP))
 
-    def error(self, source: str, kind: int, code: int) -> None:
-        """An ICMP error that comes home, about every probe."""
+    def error_at(self, hop: Hop, probe: int) -> None:
+        """The predicted ICMP error, at one place."""
+        packet = hop.packet
+        inner = packet if packet.inner is None else packet.inner
+        assert inner.complaint is not None
+        body = ICMP(type=inner.complaint.type, code=inner.complaint.code, identifier=0, sequence=0)
+        ip = _ip(inner, body)
+        if packet is not inner:
+            ip = _ip(packet, ip)
+        sighting = self._sighting(hop.inode, hop.where.interface, hop.side, None)
+        self.seen.append(
+            Seen(sighting=sighting, frame=Frame(ip=ip), role=Role.ERROR,
+                 probe=probe, packet=packet, error=body)
+        )  # fmt: skip
+
+    def error(self, source: str, kind: int, code: int, inode: int | None = None) -> None:
+        """An ICMP error about every probe that comes home, or to another namespace."""
         body = ICMP(type=kind, code=code, identifier=0, sequence=0)
         for probe in range(self.probes):
             packet = self.path(Direction.FORWARD).hops[0].packet
             back = replace(packet, source=IPv4Address(source), destination=packet.source)
-            sighting = self._sighting(self.home, "eth0", "in", None)
+            sighting = self._sighting(inode or self.home, "eth0", "in", None)
             self.seen.append(
                 Seen(sighting=sighting, frame=Frame(ip=_ip(back, body)), role=Role.ERROR,
                      probe=probe, packet=back, error=body)
@@ -148,7 +163,7 @@ class Tape:
         )  # fmt: skip
 
 
-def _ip(packet: Packet, body: ICMP | TCP | None) -> IP:
+def _ip(packet: Packet, body: ICMP | TCP | IP | None) -> IP:
     assert isinstance(packet.source, IPv4Address)
     assert isinstance(packet.destination, IPv4Address)
     return IP(

@@ -212,13 +212,64 @@ def test_a_closed_port_refuses() -> None:
     network = story()
     tape = Tape(predicted(network, Flow(protocol=Protocol.TCP, port=80)))
     tape.way(Direction.FORWARD)
-    first = tape.path(Direction.FORWARD).hops[0]
     for probe in range(3):
-        back = replace(first, side="in", packet=first.packet.answer(40))
-        tape.at(back, Direction.RETURN, probe, reset=True)
+        for hop in tape.path(Direction.RETURN).hops:
+            tape.at(hop, Direction.RETURN, probe, reset=True)
     found = told(network, tape)
     assert found.disposition is Disposition.DELIVERED_NO_ANSWER
     assert [(each.id, each.confidence) for each in found.faults] == [("socket.closed", "certain")]
+    assert {hop.result for path in found.paths for hop in path.hops} == {Result.MATCH}
+    text = render(found, Style())
+    assert "nothing listens on tcp/80" in text
+    assert "TCP reset from 10.244.169.66, 3 of 3 probes" in text
+    assert "probes refused" in text
+    assert "lost" not in text
+
+
+def closed_udp(probes: int = 3) -> tuple[Network, Tape]:
+    network = story()
+    return network, Tape(predicted(network, Flow(protocol=Protocol.UDP, port=81)), probes=probes)
+
+
+def test_a_closed_udp_port_refuses_by_icmp() -> None:
+    network, tape = closed_udp()
+    tape.way(Direction.FORWARD)
+    for probe in range(3):
+        for hop in tape.path(Direction.RETURN).hops:
+            tape.error_at(hop, probe)
+    found = told(network, tape)
+    assert [(each.id, each.confidence) for each in found.faults] == [("socket.closed", "certain")]
+    assert {hop.result for path in found.paths for hop in path.hops} == {Result.MATCH}
+    assert found.probing is not None
+    assert found.probing.refused == 3
+    assert "ICMP 3/3 (port unreachable) from 10.244.169.66" in render(found, Style())
+
+
+def test_an_icmp_error_that_the_kernel_saves_contradicts_nothing() -> None:
+    network, tape = closed_udp()
+    found = told(network, tape.way(Direction.FORWARD))
+    assert [(each.id, each.confidence) for each in found.faults] == [("socket.closed", "certain")]
+
+
+def test_a_refusal_though_a_socket_listens_is_told() -> None:
+    network = story()
+    network["db-0"].sockets.append("tcp 0.0.0.0 80")
+    tape = Tape(predicted(network, Flow(protocol=Protocol.TCP, port=80)))
+    tape.way(Direction.FORWARD)
+    for probe in range(3):
+        for hop in tape.path(Direction.RETURN).hops:
+            tape.at(hop, Direction.RETURN, probe, reset=True)
+    found = told(network, tape)
+    assert found.disposition is Disposition.DELIVERED_NO_ANSWER
+    assert [(each.id, each.confidence) for each in found.faults] == [("socket.refused", "likely")]
+
+
+def test_an_error_that_never_came_home_is_not_said_to() -> None:
+    network = missing_host_route()
+    tape = Tape(predicted(network)).all()
+    tape.error("192.168.26.105", 3, 1, inode=network["vms105"].inode)
+    keys = {each.key for each in told(network, tape).faults[0].evidence}
+    assert "came back" not in keys
 
 
 def test_refused_by_the_senders_kernel() -> None:
@@ -241,7 +292,7 @@ def test_the_error_that_came_home_is_evidence() -> None:
     found = told(network, tape)
     assert found.confidence == "certain"
     values = {each.key: each.value for each in found.faults[0].evidence}
-    assert values["ICMP"] == "3/0 from 192.168.26.103"
+    assert values["came back"] == "ICMP 3/0 (net unreachable) from 192.168.26.103"
 
 
 def both() -> Network:

@@ -29,6 +29,8 @@ Key = tuple[int, str | None, str]
 ANSWERED, REFUSED, UNSENT, LOST = "answered", "refused", "unsent", "lost"
 """What becomes of a probe: an answer; a reset or an error of its receiver; refused by the sender's
 own kernel; nothing."""
+REFUSALS = frozenset({(3, 2), (3, 3)})
+"""ICMP errors by which a receiver says that nobody there takes the packet (RFC 1122, 3.2.2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Alignment:
     sent: Sent
     errors: tuple[Seen, ...]
     """ICMP errors about it, in the order of time."""
+    home: tuple[Seen, ...]
+    """Those of them that reached its sender."""
     blind: frozenset[int]
     """Namespaces that could not be watched."""
     rtt_ns: int | None
@@ -91,6 +95,7 @@ def align(world: World, paths: tuple[Path, ...], observation: Observation) -> Al
         probe=probe,
         sent=observation.sent[probe],
         errors=observation.of(Role.ERROR, probe),
+        home=came_home(observation, probe),
         blind=blind,
         rtt_ns=_round_trip(observation, outcomes),
     )
@@ -106,7 +111,31 @@ def _outcome(observation: Observation, sent: Sent) -> str:
     ]
     if any(not _is_reset(each) for each in home):
         return ANSWERED
-    return REFUSED if home else LOST
+    return REFUSED if home or refusals(observation, sent.probe) else LOST
+
+
+def came_home(observation: Observation, probe: int) -> tuple[Seen, ...]:
+    """ICMP errors about a probe that reached its sender."""
+    return tuple(
+        each
+        for each in observation.of(Role.ERROR, probe)
+        if each.sighting.inode == observation.inode
+        and each.sighting.side == "in"
+        and not each.about_reply
+    )
+
+
+def refusals(observation: Observation, probe: int) -> tuple[Seen, ...]:
+    """Those by which the receiver itself refuses."""
+    wanted = observation.series.destination
+    return tuple(
+        each
+        for each in came_home(observation, probe)
+        if each.error is not None
+        and (each.error.type, each.error.code) in REFUSALS
+        and each.frame.ip is not None
+        and each.frame.ip.innermost.source == wanted
+    )
 
 
 def _is_reset(seen: Seen) -> bool:
@@ -142,9 +171,11 @@ class _View:
 
     def direction(self, paths: tuple[Path, ...], direction: Direction) -> list[Path]:
         """All paths of one direction beside what was seen, extra places in the one taken."""
-        role = Role.REQUEST if direction is Direction.FORWARD else Role.REPLY
-        seen = self._by_place(role)
         mine = [path for path in paths if path.direction is direction]
+        role = Role.REQUEST if direction is Direction.FORWARD else Role.REPLY
+        if any(path.hops and path.hops[0].packet.complaint is not None for path in mine):
+            role = Role.ERROR
+        seen = self._by_place(role)
         done = [self._path(path, seen) for path in mine]
         predicted = {_key(hop) for path in mine for hop in path.hops}
         extra = [
@@ -168,6 +199,8 @@ class _View:
         found: dict[Key, list[Seen]] = {}
         for each in self.observation.of(role, self.probe):
             ip = each.frame.ip
+            if each.about_reply:
+                continue
             if ip is None or ip.offset == 0:
                 sighting = each.sighting
                 key = (sighting.inode, sighting.interface, sighting.side)
@@ -177,6 +210,9 @@ class _View:
     def _path(self, path: Path, seen: Mapping[Key, list[Seen]]) -> Path:
         used: Counter[Key] = Counter()
         hops = []
+        if not seen and path.hops and path.hops[0].packet.complaint is not None:
+            # Kernels send few ICMP errors a second (icmp_ratelimit): none is no contradiction.
+            return path
         for number, hop in enumerate(path.hops):
             key = _key(hop)
             times = seen.get(key, [])

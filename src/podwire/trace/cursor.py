@@ -91,6 +91,8 @@ class Cursor:
     def dropped(self, disposition: Disposition, cause: Cause, component: str) -> Path:
         """The way ends here."""
         action = {Disposition.DENIED: "DENIED", Disposition.REJECTED: "REJECTED"}
+        if component == "Socket" and (cause.icmp is not None or cause.reset):
+            action[disposition] = "REJECTED"
         step = Step(
             component=component,
             action=action.get(disposition, "DROPPED"),
@@ -99,7 +101,8 @@ class Cursor:
             by=dict(cause.facts),
         )
         ended = self.with_step(step) if self.hops else self
-        return ended.path(disposition, cause=cause)
+        path = ended.path(disposition, cause=cause)
+        return replace(path, lost=self.packet, lost_in=self.space.inode)
 
     def lacking(self, gap: Lacking) -> Path:
         """The way ends because nobody can say what comes next."""

@@ -50,7 +50,12 @@ def document(trace: Trace) -> JSON:
             "steadiness": None if probing is None else probing.steadiness,
             "probes": None
             if probing is None
-            else {"sent": probing.sent, "answered": probing.answered, "rttNs": probing.rtt_ns},
+            else {
+                "sent": probing.sent,
+                "answered": probing.answered,
+                "refused": probing.refused,
+                "rttNs": probing.rtt_ns,
+            },
             "pathMtu": trace.path_mtu,
             "exitCode": trace.disposition.exit_code,
             "bundle": trace.bundle,

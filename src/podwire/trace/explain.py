@@ -71,6 +71,7 @@ def _probing(aligned: Alignment, observation: Observation) -> Probing:
         cookie=observation.series.mark.hex(),
         sent=len(observation.sent),
         answered=sum(each == ANSWERED for each in aligned.outcomes),
+        refused=sum(each == REFUSED for each in aligned.outcomes),
         steadiness=aligned.steadiness,
         taps=sum(tap.refused is None for tap in observation.taps),
         start_ns=min(times),
@@ -144,9 +145,12 @@ def _other_answers(aligned: Alignment) -> bool:
 def _off(aligned: Alignment) -> list[tuple[Hop, Direction]]:
     """Places that are not as predicted, in the order of the way.
 
-    The way of a reset is not predicted, so it is none of them.
+    A refusal whose way nobody predicted is none of them.
     """
-    directions = [Direction.FORWARD] if aligned.outcome == REFUSED else list(Direction)
+    back = aligned.taken(Direction.RETURN)
+    foreseen = back is not None and any(hop.result is not Result.EXTRA for hop in back.hops)
+    beside = aligned.outcome == REFUSED and not foreseen
+    directions = [Direction.FORWARD] if beside else list(Direction)
     return [
         (hop, direction)
         for direction in directions
@@ -241,11 +245,15 @@ def _seen_evidence(aligned: Alignment) -> tuple[Evidence, ...]:
     if aligned.outcome == UNSENT:
         value = f"{aligned.sent.reason} ({sent} of {sent} probes)"
         found.append(Evidence(kind="packet", key="refused by the sender's kernel", value=value))
+    if aligned.outcome == REFUSED:
+        refused = sum(each == REFUSED for each in aligned.outcomes)
+        value = f"{losses.refusal(aligned)}, {refused} of {sent} probes"
+        return (*found, Evidence(kind="packet", key="answer", value=value))
     last = losses.last_seen(aligned)
     if last is not None and last.observed is not None:
         value = f"{losses.place(last)}, {last.observed.count} of {sent} probes"
         found.append(Evidence(kind="packet", key="last seen", value=value))
     home = losses.error_home(aligned)
     if home is not None:
-        found.append(Evidence(kind="packet", key="ICMP", value=home))
+        found.append(Evidence(kind="packet", key="came back", value=home))
     return tuple(found)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from podwire.trace.space import Space
 
 JSON = dict[str, Any]
-SYN, ACK = 2, 16
+SYN, RST, ACK = 2, 4, 16
 IPV6_HEADER = 40
 NET_TYPES = {"ipip": 768, "loopback": 772}
 
@@ -102,15 +102,17 @@ def _ports(packet: Packet) -> dict[str, tuple[Any, Kind]]:
     }
     if packet.protocol is Protocol.TCP:
         # A probe opens a connection; its answer is the second packet of the handshake.
-        found["flags"] = (SYN | ACK if packet.reply else SYN, "tcp flags")
+        answer = RST if packet.reset else SYN
+        found["flags"] = (answer | ACK if packet.reply else SYN, "tcp flags")
     return found
 
 
 def _icmp(packet: Packet, protocol: str) -> dict[str, tuple[Any, Kind]]:
     kinds = (8, 0) if protocol == "icmp" else (128, 129)
+    said = packet.complaint
     return {
-        "type": (kinds[packet.reply], f"{protocol} type"),
-        "code": (0, f"{protocol} code"),
+        "type": (kinds[packet.reply] if said is None else said.type, f"{protocol} type"),
+        "code": (0 if said is None else said.code, f"{protocol} code"),
     }
 
 

@@ -19,7 +19,7 @@ from podwire.trace.fields import ABSENT
 from podwire.trace.flow import Packet, Protocol
 from podwire.trace.passage import Passage
 from podwire.trace.space import Lacking
-from podwire.trace.statements import HARMLESS, VERDICTS, is_condition, statements
+from podwire.trace.statements import HARMLESS, VERDICTS, is_condition, refusal, statements
 
 if TYPE_CHECKING:
     from podwire.trace.ruleset import Ruleset
@@ -49,6 +49,8 @@ class Verdict:
     comment: str | None = None
     line: int | None = None
     """Of iptables: which `-A` line it is."""
+    refusal: str | None = None
+    """How it rejects: type and code of the ICMP error, or RESET."""
 
     @property
     def place(self) -> str:
@@ -307,7 +309,10 @@ class _Run:
                 raise _Beyond(rule, "jumps deeper than the kernel allows")
             inner = self.chain(value["target"], depth + 1)
             return kind == "goto" or inner is not None, inner
-        return True, self._verdict(rule, kind)
+        found = self._verdict(rule, kind)
+        if kind == "reject":
+            found = replace(found, refusal=refusal(value, self.packet.source.version))
+        return True, found
 
     def _verdict(self, rule: JSON, action: str) -> Verdict:
         return Verdict(

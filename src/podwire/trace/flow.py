@@ -33,6 +33,8 @@ ICMP6 = 58
 
 ROUTABLE = frozenset({1, 6, 17, ICMP6})
 """Protocols that RTM_GETROUTE takes (rtm_getroute_parse_ip_proto)."""
+QUOTE_OVERHEAD, MAX_QUOTE = 28, 576
+"""Headers before what an ICMP error quotes, and the most it is long (RFC 1812, 4.3.2.3)."""
 PROBE_SIZES = {Protocol.ICMP: 84, Protocol.TCP: 60, Protocol.UDP: 60}
 """Bytes of the IP packet when the caller names none; 84 is what ping sends."""
 
@@ -62,6 +64,21 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """What an ICMP error says."""
+
+    type: int
+    code: int
+    about: Ends
+    """Of the packet it quotes."""
+
+    @property
+    def title(self) -> str:
+        """`3/1`."""
+        return f"{self.type}/{self.code}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
     """IP headers at one place; a tunnel's packet carries the inner one."""
 
@@ -87,20 +104,36 @@ class Packet:
     vni: int | None = None
     inner_mac: str | None = None
     """VXLAN: destination MAC of the inner frame."""
+    complaint: Complaint | None = None
+    """Of an ICMP error."""
+    reset: bool = False
+    """A TCP segment that refuses the connection."""
 
     def answer(self, length: int) -> Packet:
         """The reply that the receiver of this packet would send."""
+        return replace(self.between(self.ends.turned()), length=length, reply=True).apart()
+
+    def between(self, ends: Ends) -> Packet:
+        """The packet with other ends."""
         return replace(
             self,
-            source=self.destination,
+            source=ends.source,
+            destination=ends.destination,
+            source_port=ends.source_port,
+            destination_port=ends.destination_port,
+        )
+
+    def complain(self, kind: str, source: IPAddress) -> Packet:
+        """The ICMP error (`3/1`) about this packet that a kernel sends from `source`."""
+        number, _, code = kind.partition("/")
+        return Packet(
+            source=source,
             destination=self.source,
-            source_port=self.destination_port,
-            destination_port=self.source_port,
-            length=length,
+            protocol=Protocol.ICMP,
+            length=min(self.length + QUOTE_OVERHEAD, MAX_QUOTE),
             reply=True,
-            mark=0,
-            track=None,
-            untracked=False,
+            tracks=self.tracks,
+            complaint=Complaint(type=int(number), code=int(code), about=self.ends),
         )
 
     @property

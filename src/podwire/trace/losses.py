@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.trace.align import UNSENT
+from podwire.trace.align import REFUSED, UNSENT
 from podwire.trace.arpseen import unanswered
 from podwire.trace.faults.routes import swallowed as swallowed_by
 from podwire.trace.flow import Protocol
@@ -28,6 +28,23 @@ if TYPE_CHECKING:
     from podwire.trace.world import World
 
 
+ERRORS = {
+    (3, 0): "net unreachable", (3, 1): "host unreachable", (3, 2): "protocol unreachable",
+    (3, 3): "port unreachable", (3, 9): "net prohibited", (3, 10): "host prohibited",
+    (3, 13): "admin prohibited", (11, 0): "TTL exceeded",
+}  # fmt: skip
+"""ICMP types and codes in words (RFC 792, 1122, 1812)."""
+
+
+def refusal(aligned: Alignment) -> str:
+    """`TCP reset from 10.244.1.5`: how the receiver refuses."""
+    home = error_home(aligned)
+    if home is not None:
+        return home
+    back = aligned.hops(Direction.RETURN)
+    return f"TCP reset from {back[-1].packet.source}" if back else "TCP reset"
+
+
 def place(hop: Hop) -> str:
     """`vms105 vxlan.calico in`."""
     return f"{hop.where.netns} {hop.where.interface} {hop.side}"
@@ -43,13 +60,15 @@ def last_seen(aligned: Alignment) -> Hop | None:
 
 
 def error_home(aligned: Alignment) -> str | None:
-    """`3/1 from 10.244.38.128`: the complaint that came back to the sender."""
-    for seen in aligned.errors:
+    """`ICMP 3/1 (host unreachable) from 10.244.38.128`: the complaint that reached the sender."""
+    for seen in aligned.home:
         ip = seen.frame.ip
-        if seen.error is not None and ip is not None and not seen.about_reply:
+        if seen.error is not None and ip is not None:
             error = seen.error
-            mtu = "" if error.mtu is None else f", MTU {error.mtu}"
-            return f"{error.type}/{error.code}{mtu} from {ip.innermost.source}"
+            kind = (error.type, error.code)
+            said = f"MTU {error.mtu}" if error.mtu is not None else ERRORS.get(kind)
+            words = f" ({said})" if said else ""
+            return f"ICMP {error.type}/{error.code}{words} from {ip.innermost.source}"
     return None
 
 
@@ -64,6 +83,8 @@ def unpredicted(world: World, trace: Trace, aligned: Alignment, observation: Obs
         text = f"{trace.source.title} could not send: {aligned.sent.reason}"
         return _unexplained(trace, text)
     last, following = last_seen(aligned), _following(aligned)
+    if aligned.outcome == REFUSED:
+        return _refused_all_the_same(trace, aligned)
     blind = _blind_between(aligned)
     if blind is not None:
         text = f"cannot say where it was lost: {blind} could not be watched"
@@ -77,9 +98,21 @@ def unpredicted(world: World, trace: Trace, aligned: Alignment, observation: Obs
         return _silent_receiver(trace, last)
     where = "its sender" if last is None else place(last)
     said = error_home(aligned)
-    reason = f"; ICMP {said} came back" if said else ""
+    reason = f"; {said} came back" if said else ""
     text = f"lost after {where}{reason}, and nothing in the state explains it"
     return _unexplained(trace, text)
+
+
+def _refused_all_the_same(trace: Trace, aligned: Alignment) -> Trace:
+    """A refusal, though the state says that a socket takes it."""
+    sentence = (
+        f"{trace.destination.title} refuses {trace.flow.title} ({refusal(aligned)}), though a "
+        "socket listens there: it was closed meanwhile, or something refuses in its place"
+    )
+    back = aligned.hops(Direction.RETURN)
+    where = back[0].where if back else Where()
+    fault = Fault(id="socket.refused", number=None, where=where, sentence=sentence)
+    return _because(trace, Disposition.DELIVERED_NO_ANSWER, fault)
 
 
 def _unexplained(trace: Trace, text: str) -> Trace:
@@ -126,6 +159,17 @@ def _asked_in_vain(
     return None
 
 
+def _because(trace: Trace, disposition: Disposition, fault: Fault) -> Trace:
+    """What was seen speaks for this fault; what the state alone shows comes behind it."""
+    return replace(
+        trace,
+        disposition=disposition,
+        summary=fault.sentence,
+        faults=(fault, *trace.faults),
+        confidence="likely",
+    )
+
+
 def _nobody_answers(world: World, trace: Trace, asked: AskedARP) -> Trace:
     space = world.spaces[asked.inode]
     where = Where(node=world.node_of(space), netns=space.title, interface=asked.interface)
@@ -141,13 +185,7 @@ def _nobody_answers(world: World, trace: Trace, asked: AskedARP) -> Trace:
         sentence=sentence,
         evidence=(Evidence(kind="packet", key=key, value="no answer seen", ns=space.title),),
     )
-    return replace(
-        trace,
-        disposition=Disposition.NEIGHBOR_FAILED,
-        summary=sentence,
-        faults=(fault, *trace.faults),
-        confidence="likely",
-    )
+    return _because(trace, Disposition.NEIGHBOR_FAILED, fault)
 
 
 def _lost_on_link(trace: Trace, aligned: Alignment, last: Hop, following: Hop) -> Trace:
@@ -169,13 +207,7 @@ def _lost_on_link(trace: Trace, aligned: Alignment, last: Hop, following: Hop) -
             Evidence(kind="packet", key="not seen", value=place(following)),
         ),
     )
-    return replace(
-        trace,
-        disposition=Disposition.LOST_ON_LINK,
-        summary=sentence,
-        faults=(fault, *trace.faults),
-        confidence="likely",
-    )
+    return _because(trace, Disposition.LOST_ON_LINK, fault)
 
 
 def _silent_receiver(trace: Trace, last: Hop) -> Trace:
@@ -188,13 +220,7 @@ def _silent_receiver(trace: Trace, last: Hop) -> Trace:
         "and the program behind it sends no answer"
     )
     fault = Fault(id="socket.silent", number=None, where=last.where, sentence=sentence)
-    return replace(
-        trace,
-        disposition=Disposition.DELIVERED_NO_ANSWER,
-        summary=sentence,
-        faults=(fault, *trace.faults),
-        confidence="likely",
-    )
+    return _because(trace, Disposition.DELIVERED_NO_ANSWER, fault)
 
 
 def swallowed(world: World, trace: Trace, aligned: Alignment) -> Trace | None:

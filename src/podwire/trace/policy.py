@@ -9,6 +9,7 @@ from podwire.trace import filter as rules
 from podwire.trace.cursor import Cursor, cause_at
 from podwire.trace.schema import Disposition, Path, Step
 from podwire.trace.space import Lacking
+from podwire.trace.statements import RESET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,6 +61,8 @@ def _judged(world: World, cursor: Cursor, passage: Passage, outcome: Outcome) ->
             known = {**by, "line": verdict.line}
             facts = {key: str(value) for key, value in known.items() if value is not None}
             cause = cause_at(cursor, world, link, f"rule-{verdict.action}", text, facts)
+            icmp = None if verdict.refusal == RESET else verdict.refusal
+            cause = replace(cause, icmp=icmp, reset=verdict.refusal == RESET)
             drops = verdict.action == "drop"
             disposition = Disposition.DENIED if drops else Disposition.REJECTED
             return cursor.dropped(disposition, cause, "Policy")

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podwire.errors import BadInput
-from podwire.trace import ends, faults, fib, intake
+from podwire.trace import complaints, ends, faults, fib, intake
 from podwire.trace.cursor import Cursor
 from podwire.trace.fib import Query
-from podwire.trace.flow import DEFAULT_TTL, Flow, Packet, Protocol
+from podwire.trace.flow import Flow, Packet, Protocol
 from podwire.trace.positions import with_positions
 from podwire.trace.schema import (
     Cause,
@@ -63,7 +63,8 @@ def predict(
         there = _there(world, start, goal, wanted)
     except Lacking as gap:
         return _without_walk(world, wanted, start, goal, gap)
-    back = _back(world, there)
+    there = tuple(complaints.with_complaint(world, path) for path in there)
+    back = tuple(complaints.with_complaint(world, path) for path in _back(world, there))
     return _conclude(world, wanted, start, goal, (*there, *back))
 
 
@@ -81,7 +82,7 @@ def _there(world: World, start: End, goal: End, flow: Flow) -> tuple[Path, ...]:
         protocol=flow.protocol,
         source_port=None if flow.port is None else flow.source_port,
         destination_port=flow.port,
-        ttl=_ttl(space, goal.address.version),
+        ttl=space.default_ttl(goal.address.version),
         length=flow.length,
         df=flow.df,
     )
@@ -115,12 +116,18 @@ def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
     for (inode, packet), path in receivers.items():
         space = world.spaces[inode]
         length = SYN_ACK_BYTES if packet.protocol is Protocol.TCP else packet.length
-        ttl = _ttl(space, packet.source.version)
+        ttl = space.default_ttl(packet.source.version)
         answer = replace(packet.answer(length), ttl=ttl, df=False)
         begin = Cursor(space=space, packet=answer, direction=Direction.RETURN)
         sent = path.hops[0].packet
         found += [_recognized(each, sent) for each in walk(world, begin)]
+    found += [path.complaint for path in there if _is_refused(path) and path.complaint is not None]
     return tuple(replace(path, branch=number) for number, path in enumerate(found))
+
+
+def _is_refused(path: Path) -> bool:
+    """Whether the receiver itself answers, with a refusal."""
+    return path.cause is not None and path.cause.code == "port-closed"
 
 
 def _any_address(space: Space, version: int) -> IPAddress | None:
@@ -149,15 +156,13 @@ def _recognized(path: Path, sent: Packet) -> Path:
     return replace(path, disposition=Disposition.ANSWERED_BY_OTHER, cause=cause)
 
 
-def _ttl(space: Space, version: int) -> int:
-    name = "ipv4.ip_default_ttl" if version == 4 else "ipv6.conf/all/hop_limit"
-    return int(space.sysctl(name, str(DEFAULT_TTL)))
-
-
 def _conclude(world: World, flow: Flow, start: End, goal: End, paths: tuple[Path, ...]) -> Trace:
     assert start.space is not None
     source_inode = start.space.inode
-    judged = tuple(_at_the_right_place(path, source_inode, goal) for path in paths)
+    judged = tuple(
+        _with_fate(_at_the_right_place(path, source_inode, goal), world, source_inode)
+        for path in paths
+    )
     worst = min(judged, key=_severity)
     disposition = _disposition(worst)
     named = faults.explain(world, judged, goal.address)
@@ -174,6 +179,18 @@ def _conclude(world: World, flow: Flow, start: End, goal: End, paths: tuple[Path
         gaps=tuple(dict.fromkeys(gaps)),
         path_mtu=_path_mtu(judged),
     )
+
+
+def _with_fate(path: Path, world: World, source_inode: int) -> Path:
+    """What is sent back about a loss, said at the step that causes it."""
+    sender = path.hops[0].inode if path.direction is Direction.RETURN else source_inode
+    said = complaints.fate(path, world, sender)
+    if said is None or not path.hops or not path.hops[-1].steps:
+        return path
+    *hops, last = path.hops
+    *steps, end = last.steps
+    end = replace(end, detail={**end.detail, "sentBack": said})
+    return replace(path, hops=(*hops, replace(last, steps=(*steps, end))))
 
 
 def _severity(path: Path) -> tuple[int, int]:

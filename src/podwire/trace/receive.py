@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from podwire.trace.world import World
 
 
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
+"""What sockets of all addresses are bound to."""
+
+
 def decapsulate(world: World, cursor: Cursor) -> Cursor | Path:
     """Hand a tunnel's packet to its device; the inner one comes in there.
 
@@ -83,17 +87,27 @@ def _inside(world: World, cursor: Cursor, device: Link, text: str) -> Cursor:
 
 
 def listening(space: Space, packet: Packet) -> bool:
-    """Whether a socket takes the packet; sockets read like `tcp 0.0.0.0 5432`.
+    """Whether a socket takes the packet.
 
     Raises:
         Lacking: the sockets were not read.
     """
+    wanted = str(packet.destination)
+    return any(
+        port == packet.destination_port and (address in EVERYWHERE or address == wanted)
+        for address, port in listeners(space, packet.protocol)
+    )
+
+
+def listeners(space: Space, protocol: Protocol) -> list[tuple[str, int]]:
+    """Addresses and ports that programs listen on; sockets read like `tcp 0.0.0.0 5432`.
+
+    Raises:
+        Lacking: the sockets were not read.
+    """
+    found = []
     for line in space.need(space.state.sockets, "sockets"):
         match line.split():
-            case [protocol, address, port] if protocol == str(packet.protocol):
-                everywhere = address in {"0.0.0.0", "::"}  # noqa: S104
-                if int(port) == packet.destination_port and (
-                    everywhere or address == str(packet.destination)
-                ):
-                    return True
-    return False
+            case [name, address, port] if name == str(protocol):
+                found.append((address, int(port)))
+    return found

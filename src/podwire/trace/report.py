@@ -9,7 +9,7 @@ from podwire.trace.schema import Direction, Disposition
 from podwire.trace.table import WIDTH, table
 
 if TYPE_CHECKING:
-    from podwire.trace.schema import Fault, Hop, Trace
+    from podwire.trace.schema import Fault, Hop, Probing, Trace
 
 _ASCII = str.maketrans(
     {
@@ -126,10 +126,21 @@ def _explanation(trace: Trace) -> list[str]:
 def _sure(trace: Trace) -> str:
     if trace.probing is None:
         return f"{trace.confidence}: predicted from the kernels' state, not sent"
-    probes = f"{trace.probing.sent - trace.probing.answered} of {trace.probing.sent} probes lost"
+    probes = _fate_of_probes(trace.probing)
     if trace.confidence == "certain":
         return f"certain: the state says so, and the packet was seen to end there; {probes}"
     return f"{trace.confidence}: {probes}"
+
+
+def _fate_of_probes(probing: Probing) -> str:
+    """`2 of 3 probes lost, 1 refused`."""
+    sent = probing.sent
+    lost = sent - probing.answered - probing.refused
+    counts = {"lost": lost, "refused": probing.refused, "answered": probing.answered}
+    (first, number), *others = [(word, count) for word, count in counts.items() if count]
+    return ", ".join(
+        [f"{number} of {sent} probes {first}", *(f"{count} {word}" for word, count in others)]
+    )
 
 
 def _explained(fault: Fault) -> list[str]:

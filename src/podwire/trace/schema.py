@@ -193,7 +193,9 @@ class Cause:
     """The kernel's reason in one sentence."""
     facts: Mapping[str, str] = field(default_factory=_nothing)
     icmp: str | None = None
-    """Type/code of the error the kernel sends back; None: silent."""
+    """Type/code of the error the kernel sends back; None: none."""
+    reset: bool = False
+    """It answers with a TCP reset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +260,12 @@ class Path:
     """What the FIBs were asked, in order."""
     heard: tuple[tuple[tuple[int, int, str], int], ...] = ()
     """What bridges have learnt from it: see `segment.Heard`."""
+    lost: Packet | None = None
+    """The packet as it was when it was dropped or refused."""
+    lost_in: int | None = None
+    """Inode of the namespace that had it then."""
+    complaint: Path | None = None
+    """The way of what is sent back about the loss: an ICMP error or a reset; None: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +338,8 @@ class Probing:
     """Namespaces that were watched on all their links."""
     start_ns: int
     end_ns: int
+    refused: int = 0
+    """Probes that the receiver answered with a refusal."""
     rtt_ns: int | None = None
     """Shortest time from a probe's first sighting to its answer's last one."""
     changed: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from podwire.model.kernelstate import Missing
 from podwire.model.route import LOCAL_TABLE, MAIN_TABLE
+from podwire.trace.flow import DEFAULT_TTL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,6 +158,11 @@ class Space:
         if value is None:
             raise Lacking(f"sysctl {name} of {self.title}", "not collected")
         return value
+
+    def default_ttl(self, version: int) -> int:
+        """What packets made here start with."""
+        name = "ipv4.ip_default_ttl" if version == 4 else "ipv6.conf/all/hop_limit"
+        return int(self.sysctl(name, str(DEFAULT_TTL)))
 
     def switch(self, link: Link, name: str, default: str | None = None, *, version: int = 4) -> int:
         """`net.ipv4.conf.<link>.<name>` as a number; with version 6 that of ipv6."""

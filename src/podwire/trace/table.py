@@ -137,13 +137,22 @@ class _Rows:
 
     def _lost(self, hop: Hop) -> str:
         last = hop.steps[-1]
-        answer = last.detail.get("icmp")
-        silent = f"; ICMP {answer} goes back" if answer else "; silently"
+        silent = f"; {last.detail.get('sentBack') or _unheard(last)}"
         later = self.path.hops[self.path.hops.index(hop) + 1 :]
         gone = hop.result is Result.MATCH and not any(each.observed for each in later)
         return self.columns.row(
             ("", "", "", f"{last.text}{silent}"), ("✘", "✘" if gone else "", "")
         )
+
+
+def _unheard(step: Step) -> str:
+    """What the sender learns of a loss that nothing is sent back about."""
+    reason = str(step.detail.get("reason"))
+    if reason.startswith("source-"):
+        return "its program is told at once"
+    if reason == "loop":
+        return "it goes round until its TTL is spent"
+    return "silently"
 
 
 def _heard(question: Question | None) -> str:

@@ -18,7 +18,7 @@ from podwire.trace.flow import Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from podwire.trace.flow import Packet
+    from podwire.trace.flow import Complaint, Packet
     from podwire.trace.space import Space
 
 NUMBERS = {"1": "icmp", "4": "ipip", "6": "tcp", "17": "udp", "58": "icmp"}
@@ -29,6 +29,8 @@ def tracked(space: Space, packet: Packet) -> Packet:
     """The packet with its connection."""
     if packet.untracked or packet.track is not None:
         return packet
+    if packet.complaint is not None:
+        return _related(space, packet, packet.complaint)
     ends = packet.ends
     for track in (*packet.tracks, *_known(space, packet)):
         if track.inode != space.inode:
@@ -43,6 +45,15 @@ def tracked(space: Space, packet: Packet) -> Packet:
     return packet.with_track(made)
 
 
+def _related(space: Space, packet: Packet, complaint: Complaint) -> Packet:
+    """An ICMP error goes with the connection of what it quotes (nf_conntrack_inet_error)."""
+    answer = complaint.about.turned()
+    for track in packet.tracks:
+        if track.inode == space.inode and answer in {track.original, track.reply}:
+            return packet.with_track(replace(track, turned=answer == track.reply))
+    return packet
+
+
 def state(space: Space, packet: Packet) -> str | None:
     """What `ct state` reads; None when it depends on traffic of the past."""
     track = packet.track
@@ -50,6 +61,8 @@ def state(space: Space, packet: Packet) -> str | None:
         return "untracked"
     if track is None:
         return "invalid"
+    if packet.complaint is not None:
+        return "related"
     if track.turned or track.answered:
         return "established"
     if packet.protocol is Protocol.IPIP and isinstance(space.state.conntrack, Missing):
@@ -123,6 +136,24 @@ def translated(packet: Packet, manipulation: str) -> Packet:
         return packet
     # What the other direction is addressed to, or comes from, is what this one has to say.
     other = track.original if track.turned else track.reply
+    if packet.complaint is not None:
+        return _error_translated(packet, packet.complaint, track, manipulation)
     if manipulation == DESTINATION:
         return replace(packet, destination=other.source, destination_port=other.source_port)
     return replace(packet, source=other.destination, source_port=other.destination_port)
+
+
+def _error_translated(
+    packet: Packet, complaint: Complaint, track: Track, manipulation: str
+) -> Packet:
+    """An ICMP error, its quote with it, where its connection is translated and only there.
+
+    Follows nf_nat_icmp_reply_translation.
+    """
+    other = track.original if track.turned else track.reply
+    told = replace(complaint, about=other)
+    if manipulation == DESTINATION and track.is_source_changed:
+        return replace(packet, destination=other.source, complaint=told)
+    if manipulation == SOURCE and track.is_destination_changed:
+        return replace(packet, source=other.destination, complaint=told)
+    return packet

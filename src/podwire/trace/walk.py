@@ -328,7 +328,8 @@ def _taken(world: World, cursor: Cursor) -> Cursor | Path:
     silent = None if packet.reply else _silence(world, taken)
     if silent is None:
         return path
-    return replace(path, disposition=Disposition.DELIVERED_NO_ANSWER, cause=silent)
+    ended = taken.dropped(Disposition.DELIVERED_NO_ANSWER, silent, "Socket")
+    return replace(ended, reached=path.reached, arrived=packet)
 
 
 def _silence(world: World, cursor: Cursor) -> Cause | None:
@@ -344,5 +345,8 @@ def _silence(world: World, cursor: Cursor) -> Cause | None:
         return None
     if listening(space, packet):
         return None
-    text = f"nobody listens on {packet.protocol} port {packet.destination_port} in {space.title}"
-    return cause_at(cursor, world, cursor.link, "port-closed", text)
+    text = f"nothing listens on {packet.protocol}/{packet.destination_port} in {space.title}"
+    cause = cause_at(cursor, world, cursor.link, "port-closed", text)
+    if packet.protocol is Protocol.TCP:
+        return replace(cause, reset=True)
+    return replace(cause, icmp="3/3" if packet.source.version == 4 else "1/4")

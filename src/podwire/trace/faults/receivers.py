@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podwire.trace.case import warning
-from podwire.trace.schema import Fix, Where
+from podwire.trace.receive import listeners
+from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
     from podwire.trace.case import Case
+    from podwire.trace.flow import Packet
     from podwire.trace.schema import Fault
+
+MOST_PORTS = 6
 
 
 def echo_ignored(case: Case) -> Fault:
@@ -23,8 +27,36 @@ def echo_ignored(case: Case) -> Fault:
 
 
 def port_closed(case: Case) -> Fault:
-    """Nobody listens."""
-    return case.fault("socket.closed", 51, f"{case.here} is reached; {case.cause.text}")
+    """Nobody listens, or only on an address that the packet is not for."""
+    packet = case.path.hops[-1].packet
+    port = f"{packet.protocol}/{packet.destination_port}"
+    told = "refuses" if case.path.complaint is not None else "takes nothing"
+    bound = [
+        (address, number) for address, number in listeners(case.space, packet.protocol)
+        if number == packet.destination_port
+    ]  # fmt: skip
+    if bound:
+        addresses = ", ".join(sorted({address for address, _ in bound}))
+        sentence = f"{case.here} {told}: {port} listens on {addresses} only, not on {case.target}"
+        text = f"let the program in {case.here} listen on 0.0.0.0 or on {case.target}"
+    else:
+        sentence = f"{case.here} is reached and {told}: nothing listens on {port} there"
+        text = (
+            f"start the program in {case.here} that should listen on {port}, or use the port it "
+            "listens on"
+        )
+    return case.fault(
+        "socket.closed", 51, sentence, fix=Fix(text=text), evidence=(_listening(case, packet),)
+    )
+
+
+def _listening(case: Case, packet: Packet) -> Evidence:
+    """What the namespace does listen on."""
+    found = sorted(listeners(case.space, packet.protocol), key=lambda each: each[1])
+    shown = ", ".join(f"{address}:{port}" for address, port in found[:MOST_PORTS])
+    more = f" and {len(found) - MOST_PORTS} more" if found[MOST_PORTS:] else ""
+    key = f"{packet.protocol} sockets that listen"
+    return Evidence(kind="socket", key=key, value=f"{shown}{more}" or None, ns=case.here)
 
 
 def duplicate(case: Case) -> Fault:
