@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from podwire.cli.states import Sources
+from podwire.cli.trace import TraceOptions, find_trace
 from podwire.cli.trace_live import Wish, trace_live
 from podwire.drivers import namespaces
+from podwire.drivers.bundle import facts_here, write_bundle
 from podwire.drivers.capture import tracefs
 from podwire.drivers.capture.tracefs import PREFIX, Instance
+from podwire.drivers.collect import collect_all
 from podwire.errors import PodwireError
 from podwire.trace.document import document
 from podwire.trace.flow import Flow, Protocol
@@ -202,6 +206,15 @@ def test_without_a_probe_there_is_nothing_to_listen_to() -> None:
     trace = trace_live(Wish(source=WEB, destination=DB, flow=Flow(), probe=False, deep=True))
     assert "the kernel's own events" in {gap.what for gap in trace.gaps}
     assert (document(trace)["level"], document(trace)["coverage"]["nftTrace"]) == (1, None)
+
+
+def test_a_bundle_has_no_kernel_to_listen_to(tmp_path: Path) -> None:
+    build("none")
+    bundle = tmp_path / "bundle.tgz"
+    write_bundle(bundle, collect_all(), facts_here())
+    trace = find_trace(WEB, DB, TraceOptions(sources=Sources(bundle=bundle), deep=True))
+    assert trace.disposition is Disposition.DELIVERED_AND_ANSWERED
+    assert "the kernel's own events" in {gap.what for gap in trace.gaps}
 
 
 MOMENTS = {

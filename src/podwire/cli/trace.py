@@ -76,7 +76,8 @@ def find_trace(source: str, destination: str, options: TraceOptions) -> Trace:
             flow=options.flow,
         )
         mode = "live" if sources.bundle is None else "offline"
-        return replace(prove(asked.predict(), asked), mode=mode)
+        trace = replace(prove(asked.predict(), asked), mode=mode)
+        return _without_kernels(trace) if options.deep else trace
     from podwire.cli.trace_live import Wish, trace_live
 
     wish = Wish(
@@ -87,6 +88,13 @@ def find_trace(source: str, destination: str, options: TraceOptions) -> Trace:
         deep=options.deep,
     )
     return trace_live(wish)
+
+
+def _without_kernels(trace: Trace) -> Trace:
+    from podwire.trace.schema import Gap
+
+    why = "--deep listens to kernels of this host, while probes are sent; here none are"
+    return replace(trace, gaps=(*trace.gaps, Gap(what="the kernel's own events", why=why)))
 
 
 def show(trace: Trace, options: TraceOptions) -> None:
@@ -137,7 +145,9 @@ PORT = click.IntRange(1, 65535)
 @click.option("--df", is_flag=True, help="Forbid fragmentation.")
 @click.option("--predict", is_flag=True, help="Send nothing, only read.")
 @click.option("--probe", is_flag=True, help="Send probes in a network that is not Podwire's, too.")
-@click.option("--deep", is_flag=True, help="Ask the kernel for its own events as well.")
+@click.option(
+    "--deep", is_flag=True, help="Have kernels tell which rules probes meet, and why one is lost."
+)
 @bundle_option
 @node_options
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Print JSON (podwire.trace/v1).")
