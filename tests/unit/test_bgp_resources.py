@@ -169,6 +169,7 @@ TEN = {"cidr": "10.0.0.0/8"}
         (resource("BGPPeer", node="a", nodeSelector="all()", peerIP="1.1.1.1"), "beside node"),
         (resource("BGPPeer", peerIP="1.1.1.1", keepaliveTime="soon"), "'soon' is no time"),
         (resource("BGPPeer", peerIP="1.1.1.1", keepaliveTime="0s"), "spec.keepaliveTime is 0s"),
+        (resource("BGPPeer", peerIP="1.1.1.1", maxRestartTime="2h"), "spec.maxRestartTime is 2h"),
         (resource("BGPPeer", peerIP="1.1.1.1", ttlSecurity=256), "spec.ttlSecurity is 256"),
         (
             resource("BGPPeer", peerIP="1.1.1.1", password={"secretKeyRef": {"name": "../x"}}),

@@ -124,7 +124,9 @@ class BirdConfig:
     """The /32s this node uses from other nodes' blocks; exported besides its own blocks."""
     advertisements: tuple[Advertisement, ...] = ()
     filters: tuple[BGPFilter, ...] = ()
-    """Those some peer names, by name."""
+    """Those that peers name and that exist, by name."""
     peers: tuple[BirdPeer, ...] = ()
     """In the order of protocol names."""
     recovery_s: int = RECOVERY_S
+    unserved: tuple[str, ...] = ()
+    """What the resources ask for that is left out, a sentence each; no part of the text."""

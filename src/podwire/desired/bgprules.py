@@ -54,6 +54,15 @@ def functions(filters: BGPFilter) -> Iterator[str]:
         yield "}"
 
 
+def refusals(name: str) -> Iterator[str]:
+    """The functions of a BGPFilter that does not exist: nothing passes, rather than everything."""
+    for direction in Direction:
+        yield f"function {function_name(direction, name)}(bool outside)"
+        yield "{"
+        yield "  reject;"
+        yield "}"
+
+
 def community(value: Community) -> str:
     """`(65000, 100)`."""
     return f"({', '.join(map(str, value.numbers))})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podwire.desired.bgp import KERNEL_METRIC, LARGEST_PREFERENCE, NORMAL_PRIORITY
-from podwire.desired.bgprules import add_community, function_name, functions
+from podwire.desired.bgprules import add_community, function_name, functions, refusals
 from podwire.errors import BadInput
 from podwire.model.bgp import LogSeverity, NextHopMode
 from podwire.model.bgpfilter import BGPPeerType, Direction
@@ -43,15 +43,18 @@ def render(config: BirdConfig, passwords: Mapping[SecretKey, str]) -> str:
         KeyError: a peer's password is not among `passwords`.
         BadInput: a password cannot be written in BIRD's language.
     """
+    known = {each.name for each in config.filters}
+    named = {name for peer in config.peers for name in peer.filters}
     sections = (
         _head(config),
         _functions(config),
         *(functions(each) for each in config.filters),
+        *(refusals(name) for name in sorted(named - known)),
         _tables(config),
         _to_kernel(config),
         _peers(config, passwords),
     )
-    return "\n".join("\n".join([*section, ""]) for section in sections if section is not None)
+    return "\n".join("\n".join([*section, ""]) for section in sections)
 
 
 def check_password(secret: SecretKey, password: str) -> None:

@@ -27,6 +27,8 @@ OF_NODE = "node."
 SHORTEST_HOLD_S = 3
 """RFC 4271, 4.2."""
 LONGEST_HOLD_S = 2**16 - 1
+LONGEST_RESTART_S = 2**12 - 1
+"""RFC 4724, 3: the field has twelve bits."""
 _ONE_FOR_ALL = (
     *("nodeToNodeMeshEnabled", "asNumber", "communities", "prefixAdvertisements"),
     *("nodeMeshPassword", "nodeMeshMaxRestartTime"),
@@ -52,7 +54,7 @@ def configuration_faults(document: Spec) -> list[Fault]:
         if spec.get(field) is not None and spec.get("nodeToNodeMeshEnabled") is False:
             fix = "leave it out, or enable the mesh"
             faults.append(Fault(("spec", field), "is given for a mesh that is disabled", fix))
-    return faults + _community_faults(spec)
+    return faults + _restart_faults(spec, "nodeMeshMaxRestartTime") + _community_faults(spec)
 
 
 def peer_faults(document: Spec) -> list[Fault]:
@@ -84,7 +86,7 @@ def peer_faults(document: Spec) -> list[Fault]:
     if keepalive and not 1 <= parse_duration(keepalive) <= LONGEST_HOLD_S // 3:
         fix = f"write 1s to {LONGEST_HOLD_S // 3}s: the hold time is three times that"
         faults.append(Fault(("spec", "keepaliveTime"), f"is {keepalive}", fix))
-    return faults
+    return faults + _restart_faults(spec, "maxRestartTime")
 
 
 def filter_faults(document: Spec) -> list[Fault]:
@@ -173,6 +175,13 @@ def _time_faults(document: Spec, *more: str) -> list[Fault]:
         path = ("metadata", "annotations", KEEPALIVE_ANNOTATION)
         faults.append(Fault(path, f"is {keepalive}s", "write less than the hold time, at least 1s"))
     return faults
+
+
+def _restart_faults(spec: Spec, field: str) -> list[Fault]:
+    text = spec.get(field)
+    if not text or 1 <= parse_duration(text) <= LONGEST_RESTART_S:
+        return []
+    return [Fault(("spec", field), f"is {text}", f"write 1s to {LONGEST_RESTART_S}s")]
 
 
 def _community_faults(spec: Spec) -> list[Fault]:

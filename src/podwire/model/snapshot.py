@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.bgp import BGPConfiguration, BGPPeer
+    from podwire.model.bgpfilter import BGPFilter
     from podwire.model.block import Affinity, IPAMConfig
     from podwire.model.node import ClusterInformation, Node
     from podwire.model.pool import IPPool
@@ -41,5 +43,9 @@ class Snapshot:
     """Confirmed and other claims of all nodes, by block."""
     borrowed: Mapping[IPAddress, str] = field(default_factory=_empty)
     """Address → node that uses it, where that node does not hold its block."""
+    bgp_configurations: Mapping[str, BGPConfiguration] = field(default_factory=_empty)
+    """These three are read only where BIRD writes routes; by name."""
+    bgp_peers: Mapping[str, BGPPeer] = field(default_factory=_empty)
+    bgp_filters: Mapping[str, BGPFilter] = field(default_factory=_empty)
     cluster: ClusterInformation | None = None
     ipam: IPAMConfig | None = None
