@@ -484,7 +484,7 @@ def test_a_plain_name_serves_when_it_is_unique() -> None:
     other.name = "web-x"
     network.drawn["other"] = network.drawn.pop("web")
     network.pod(network["vms103"], "demo/web", "10.244.38.190").name = "web-y"
-    with pytest.raises(BadInput, match="several pods"):
+    with pytest.raises(BadInput, match="2 pods"):
         predict(network.states(), "web", "db-0")
 
 

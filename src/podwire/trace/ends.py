@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress
     from podwire.trace.world import Pod, World
 
+NUMBERED = re.compile(r"netns:\[?(\d+)\]?")
+"""A namespace by its inode, as `ls -l /proc/PID/ns/net` shows it; brackets may be left out."""
 TUNNELS = frozenset({"vxlan", "ipip"})
 ANYWHERE = ip_address("0.0.0.0")  # noqa: S104
 
@@ -62,22 +65,80 @@ def resolve(world: World, text: str) -> End:
     address = _address(text)
     if address is not None:
         return _by_address(world, address)
-    pods = [pod for title, pod in world.pods.items() if title == text]
+    numbered = NUMBERED.fullmatch(text)
+    if numbered is not None and int(numbered[1]) in world.spaces:
+        return _of_space(world, world.spaces[int(numbered[1])], text)
+    pods = _pods_called(world, text)
     if not pods:
-        space = _by_name(world, text)
-        if space is not None:
-            return _of_space(world, space, text)
-        pods = [pod for title, pod in world.pods.items() if title.partition("/")[2] == text]
-    if len(pods) == 1:
-        return _of_pod(world, pods[0])
+        spaces = _spaces_called(world, text)
+        if spaces:
+            return _of_space(world, _only_space(world, spaces, text), text)
+        pods = _pods_called(world, text, short=True)
     if pods:
-        titles = ", ".join(sorted(pod.title for pod in pods))
-        raise BadInput(f"{text!r} is the name of several pods", fix=f"say which: {titles}")
+        return _of_pod(world, _only_pod(world, pods, text))
     for space in world.spaces.values():
         space.need(space.state.links, "links (and with them the pods)")
     raise BadInput(
         f"no pod, node or network namespace {text!r} is visible here", fix=_near(world, text)
     )
+
+
+def _pods_called(world: World, text: str, *, short: bool = False) -> list[Pod]:
+    """Pods of that name, each namespace once: a pod with several interfaces is one pod."""
+    found: dict[int, Pod] = {}
+    for number, pod in enumerate(world.pods.values()):
+        name = pod.title.partition("/")[2] if short else pod.title
+        if name == text:
+            found.setdefault(-number if pod.inode is None else pod.inode, pod)
+    return list(found.values())
+
+
+def _only_pod(world: World, pods: list[Pod], text: str) -> Pod:
+    """The one pod that is meant.
+
+    Raises:
+        BadInput: there are several; the fix says how to name each.
+    """
+    if len(pods) == 1:
+        return pods[0]
+    titles = sorted({pod.title for pod in pods})
+    ways = titles if len(titles) == len(pods) else [_pod_apart(world, pod) for pod in pods]
+    raise BadInput(f"{text!r} is the name of {len(pods)} pods", fix=f"say which: {', '.join(ways)}")
+
+
+def _only_space(world: World, spaces: list[Space], text: str) -> Space:
+    """The one namespace that is meant.
+
+    Raises:
+        BadInput: there are several; the fix says how to name each.
+    """
+    if len(spaces) == 1:
+        return spaces[0]
+    lodgers = ((space, world.pod_in(space)) for space in spaces)
+    ways = ", ".join(
+        _space_apart(space) if pod is None else _pod_apart(world, pod) for space, pod in lodgers
+    )
+    raise BadInput(f"{text!r} is the name of {len(spaces)} namespaces", fix=f"say which: {ways}")
+
+
+def _pod_apart(world: World, pod: Pod) -> str:
+    """`netns:4026532001 (demo/web-0 on vms100, 10.244.1.5)`."""
+    space = world.spaces.get(pod.inode or 0)
+    where = f"{pod.title} on {pod.host.space.title}"
+    if space is None:
+        return f"{where} (its namespace was not read)"
+    return _space_apart(space, where)
+
+
+def _space_apart(space: Space, where: str | None = None) -> str:
+    """The number that names it, and what a reader may know it by."""
+    try:
+        carried = [each for link in space.links.values() if not link.loopback
+                   for each in space.addresses_of(link)]  # fmt: skip
+    except Lacking:
+        carried = []
+    known = ([] if where is None else [where]) + [str(each.interface.ip) for each in carried[:1]]
+    return f"netns:{space.inode}" + (f" ({', '.join(known)})" if known else "")
 
 
 def _address(text: str) -> IPAddress | None:
@@ -88,9 +149,8 @@ def _address(text: str) -> IPAddress | None:
 
 
 def _near(world: World, text: str) -> str:
-    names = sorted(
-        {*world.pods, *(title.partition("/")[2] for title in world.pods), *_names(world)}
-    )
+    titles = {pod.title for pod in world.pods.values()}
+    names = sorted({*titles, *(title.partition("/")[2] for title in titles), *_names(world)})
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
@@ -99,24 +159,23 @@ def _near(world: World, text: str) -> str:
     return "run it as root: no other network namespace could be read"
 
 
-def _names(world: World) -> dict[str, Space]:
+def _names(world: World) -> dict[str, list[Space]]:
     """Names of namespaces that are not pods, and of nodes."""
-    found: dict[str, Space] = {}
+    found: dict[str, list[Space]] = {}
     for space in world.spaces.values():
         ref = space.state.namespace
         if world.pod_in(space) is not None:
             continue
-        for name in (ref.name, ref.node if ref.root else None, space.title):
-            if name is not None:
-                found.setdefault(name, space)
+        for name in {ref.name, ref.node if ref.root else None, space.title} - {None}:
+            found.setdefault(str(name), []).append(space)
     return found
 
 
-def _by_name(world: World, text: str) -> Space | None:
+def _spaces_called(world: World, text: str) -> list[Space]:
     named = _names(world).get(text)
-    if named is not None:
+    if named:
         return named
-    return next((each for each in world.spaces.values() if each.state.namespace.name == text), None)
+    return [each for each in world.spaces.values() if each.state.namespace.name == text]
 
 
 def _by_address(world: World, address: IPAddress) -> End:

@@ -61,29 +61,37 @@ class World:
 
     def __init__(self, states: Iterable[KernelState]) -> None:
         self.spaces = {state.namespace.inode: Space(state) for state in states}
-        for title, pod in self.pods.items():
+        for pod in self.pods.values():
             if pod.inode in self.spaces:
-                self.spaces[pod.inode].title = title
+                self.spaces[pod.inode].title = pod.title
 
     @cached_property
-    def pods(self) -> Mapping[str, Pod]:
-        """Pods by `namespace/pod`."""
-        found: dict[str, Pod] = {}
+    def pods(self) -> Mapping[tuple[int, int], Pod]:
+        """Pods by their host-side veth: its namespace and index.
+
+        Titles are no keys: two clusters on one host can have pods of the same name.
+        """
+        found: dict[tuple[int, int], Pod] = {}
         for space in self.spaces.values():
             for link in _links(space):
                 owner = parse_link_alias(link.alias)
                 if owner is not None and link.kind == "veth":
-                    found[owner.title] = Pod(
+                    pod = Pod(
                         title=owner.title,
                         interface=owner.interface,
                         host=Port(space=space, link=link),
                         inode=self._inode_behind(space, link),
                     )
+                    found[pod.host.key] = pod
         return found
 
     @cached_property
     def _pods_by_inode(self) -> Mapping[int, Pod]:
-        return {pod.inode: pod for pod in self.pods.values() if pod.inode is not None}
+        found: dict[int, Pod] = {}
+        for pod in self.pods.values():
+            if pod.inode is not None:
+                found.setdefault(pod.inode, pod)
+        return found
 
     def pod_in(self, space: Space) -> Pod | None:
         """The pod that lives in a namespace."""
