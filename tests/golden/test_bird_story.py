@@ -1,6 +1,6 @@
 """The whole configuration of one node of the story, as BIRD reads it.
 
-A wanted change: `python -m tests.golden.test_bird_config > tests/golden/bird_story.conf`.
+A wanted change: `python -m tests.golden.test_bird_story > tests/golden/bird_story.conf`.
 """
 
 from __future__ import annotations
