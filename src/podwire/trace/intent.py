@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from podwire.model.addressing import IPAddress
+    from podwire.model.link import Link
     from podwire.trace.world import Pod, World
 
 TUNNELS = frozenset({"vxlan", "ipip"})
@@ -72,6 +73,27 @@ def block_route(world: World, space: Space, address: IPAddress) -> Wanted | None
             route=f"{destination} {via}" if via else "",
             evidence=f"{other.title} has: {fib.describe(other, found)}",
         )
+    return None
+
+
+def lost_tunnel(world: World, space: Space, address: IPAddress) -> tuple[Link, str] | None:
+    """A tunnel that is down and should lead to a pod, and `via …` of the route it took along."""
+    pod = pod_of(world, address)
+    if pod is None or pod.host.space is space:
+        return None
+    node = pod.host.space
+    for link in space.links.values():
+        if str(link.kind) not in TUNNELS or link.up or not space.addresses_of(link):
+            continue
+        ends = [each for each in node.links.values() if each.kind == link.kind and each.up]
+        ends = [each for each in ends if node.addresses_of(each)]
+        if not ends:
+            continue
+        if link.kind == "ipip":
+            there = {one.interface.ip for each in node.addresses.values() for one in each}
+            return link, _through_ipip(space, node, hops_to(space, there))
+        remote = node.addresses_of(ends[0])[0].interface.ip
+        return link, f"via {remote} dev {link.name} onlink"
     return None
 
 
@@ -168,8 +190,9 @@ def _answers_plainly(node: Space, space: Space) -> bool:
     return any(
         hop.gateway is not None
         and space.link_with(hop.gateway) is not None
+        and hop.device is not None
         and hop.device in node.links
-        and node.links[hop.device].kind not in TUNNELS
+        and str(node.links[hop.device].kind) not in TUNNELS
         for route in routes
         if 0 < route.key.destination.prefixlen < route.key.destination.max_prefixlen
         for hop in route.hops
@@ -189,11 +212,19 @@ def _through_vxlan(space: Space, there: set[IPAddress]) -> str:
 
 def _through_ipip(space: Space, node: Space, near: list[NextHop]) -> str:
     """By the other node's own address; behind a router, that of its first network."""
-    tunnel = next((each for each in space.links.values() if each.kind == "ipip" and each.up), None)
+    # Every namespace has a tunl0 once the module is loaded; one that is meant has an address.
+    tunnel = next(
+        (
+            each
+            for each in space.links.values()
+            if each.kind == "ipip" and (each.up or space.addresses_of(each))
+        ),
+        None,
+    )
     far = [
         each.interface.ip
         for index, addresses in sorted(node.addresses.items())
-        if index in node.links and node.links[index].kind not in TUNNELS
+        if index in node.links and str(node.links[index].kind) not in TUNNELS
         for each in addresses
         if each.interface.version == 4 and not each.interface.is_loopback
         if each.interface.network.prefixlen < each.interface.max_prefixlen
@@ -209,7 +240,7 @@ def hops_to(space: Space, addresses: Collection[IPAddress]) -> list[NextHop]:
     found = []
     for index, carried in space.addresses.items():
         link = space.links[index]
-        if link.loopback or link.kind in TUNNELS:
+        if link.loopback or str(link.kind) in TUNNELS:
             continue
         for each in carried:
             near = [one for one in addresses if one in each.interface.network]

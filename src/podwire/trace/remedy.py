@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, TypeVar
 
 from podwire.model.kernelstate import KernelState, Missing, Read, Section
-from podwire.model.link import Address, Link
+from podwire.model.link import Address, Link, VXLANSettings
 from podwire.model.overlay import FDBEntry, Neighbour
 from podwire.model.route import (
     LOCAL_TABLE,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KINDS = {kind.name.lower(): kind for kind in RouteKind}
-FLAGS = frozenset({"onlink", "permanent", "self", "append"})
+FLAGS = frozenset({"onlink", "permanent", "self", "append", "nolearning", "learning"})
 ZERO = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -186,6 +186,53 @@ def _set_link(states: States, inode: int, words: list[str]) -> None:
     states[inode] = replace(state_here, routes=Read((*routes, *added)))
 
 
+def _delete_link(states: States, inode: int, words: list[str]) -> None:
+    """`ip link del NAME`, with all that hangs on it."""
+    state = states[inode]
+    gone = _link(state, words[3]).index
+    routes = _value(state.routes)
+    states[inode] = replace(
+        state,
+        links=Read(tuple(each for each in _value(state.links) if each.index != gone)),
+        addresses=Read(tuple(each for each in _value(state.addresses) if each.device != gone)),
+        neighbours=Read(tuple(each for each in _value(state.neighbours) if each.device != gone)),
+        fdb=Read(tuple(each for each in _value(state.fdb) if each.device != gone)),
+        routes=Read(tuple(each for each in routes if all(hop.device != gone for hop in each.hops))),
+    )
+
+
+def _add_vxlan(states: States, inode: int, words: list[str]) -> None:
+    """`ip link add NAME index N address MAC mtu N type vxlan id N local IP dev … dstport N …`."""
+    state, given = states[inode], _pairs(words[4:])
+    if given["type"] != "vxlan" or any(each.name == words[3] for each in _value(state.links)):
+        raise ValueError(words[3])
+    settings = VXLANSettings(
+        vni=int(given["id"]),
+        port=int(given["dstport"]),
+        local=ip_address(given["local"]) if "local" in given else None,
+        parent=_link(state, given["dev"]).index if "dev" in given else None,
+        learning="nolearning" not in given,
+    )
+    made = Link(
+        index=int(given["index"]),
+        name=words[3],
+        mtu=int(given["mtu"]),
+        up=False,
+        carrier=False,
+        kind="vxlan",
+        mac=given["address"],
+        vxlan=settings,
+    )
+    # New devices begin with the settings of `default`.
+    before: Mapping[str, str] = _value(state.sysctls)
+    sysctls = dict(before)
+    for name, value in before.items():
+        if name.startswith("ipv4.conf/default/"):
+            sysctls[name.replace("/default/", f"/{made.name}/")] = value
+    links = Read((*_value(state.links), made))
+    states[inode] = replace(state, links=links, sysctls=Read(sysctls))
+
+
 def _peer(states: States, inode: int, link: Link) -> tuple[int, Link] | None:
     """The other end of a veth."""
     if link.kind != "veth" or link.peer_index is None:
@@ -321,6 +368,8 @@ VERBS: dict[str, Verb] = {
     "ip rule del": _rule,
     "ip addr add": _address,
     "ip link set": _set_link,
+    "ip link del": _delete_link,
+    "ip link add": _add_vxlan,
     "ip neigh replace": _neighbour,
     "bridge fdb replace": _fdb,
     "iptables-legacy": _legacy,

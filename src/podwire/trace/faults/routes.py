@@ -52,6 +52,9 @@ def no_route(case: Case) -> Fault:
     wanted = _wanted(case.world, case.space, case.target)
     if wanted is None:
         return case.fault("route.missing", 13, f"{case.here} has no route to {case.target}")
+    gone = _gone_with_tunnel(case.world, case.space, case.target, wanted)
+    if gone is not None:
+        return gone
     local = wanted.destination.endswith("/32")
     name = "route.missing-host-route" if local else "route.missing-block-route"
     sentence = f"{case.here} has no route {wanted.destination} for {case.called(case.target)}"
@@ -188,14 +191,39 @@ def swallowed(world: World, path: Path) -> Fault | None:
             continue
         target = hop.packet.destination
         wanted = _wanted(world, space, target)
+        if wanted is None:
+            continue
+        gone = _gone_with_tunnel(world, space, target, wanted)
+        if gone is not None:
+            return gone
         # Without a next hop of its own the route is the router's affair.
-        if (
-            wanted is not None
-            and wanted.route
-            and not _leads_home(world, path.hops[number:], target)
-        ):
+        at_home = intent.host_route(world, space, target) is not None
+        if wanted.route and (at_home or not _leads_home(world, path.hops[number:], target)):
             return _swallowed_at(world, hop, target, wanted, str(step.detail.get("nexthop")))
     return None
+
+
+def _gone_with_tunnel(
+    world: World, space: Space, target: IPAddress, wanted: Wanted
+) -> Fault | None:
+    """A tunnel that was set down took its routes with it; the route alone could not come back."""
+    lost = intent.lost_tunnel(world, space, target)
+    if lost is None:
+        return None
+    link, via = lost
+    sentence = (
+        f"{link.name} of {space.title} is down, and the route {wanted.destination} went with it"
+    )
+    state = Evidence(kind="link", key=link.name, value="down", expected="up", ns=space.title)
+    command = f"ip link set {link.name} up && ip route replace {wanted.destination} {via}"
+    return Fault(
+        id="tunnel.down",
+        number=41 if link.kind == "ipip" else None,
+        where=Where(node=world.node_of(space), netns=space.title, interface=link.name),
+        sentence=sentence,
+        evidence=(state, *_evidence(space.title, wanted)),
+        fix=Fix(text=OWNER, command=command if via else f"ip link set {link.name} up"),
+    )
 
 
 def _leads_home(world: World, hops: tuple[Hop, ...], target: IPAddress) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podwire.trace.faults import mending
+from podwire.trace.faults import mending, remaking
 
 if TYPE_CHECKING:
     from podwire.trace.case import Case
@@ -45,4 +45,5 @@ def vni(case: Case) -> Fault:
     """The two ends differ in their VNI."""
     sent, here = case.cause.facts["sent"], case.cause.facts["here"]
     sentence = f"the sender uses VNI {sent}, {case.interface} of {case.here} has VNI {here}"
-    return case.fault("tunnel.vni-differs", 32, sentence)
+    fix = remaking.vxlan(case.space, case.interface, int(sent))
+    return case.fault("tunnel.vni-differs", 32, sentence, fix=fix)
