@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import fields
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from podwire.drivers import namespaces
 from podwire.drivers.collect import collect
 from podwire.drivers.collect_marks import Marks, changed, marks, marks_of
-from podwire.model.kernelstate import KernelState, NamespaceRef
+from podwire.model.kernelstate import KernelState, Missing, NamespaceRef
+from tests.kernel.awaiting import wait_until
 from tests.kernel.trace_network import build, ping, run
 
 CHANGES = {
@@ -74,3 +76,24 @@ def test_what_was_not_read_is_not_called_changed() -> None:
     empty = marks_of(KernelState(namespace=NamespaceRef(inode=1)))
     assert empty == Marks()
     assert changed(empty, marked()) == ()
+
+
+def test_a_table_that_a_program_owns_is_told_or_missing() -> None:
+    """Some versions of nft break off there; then nothing is known, which is not nothing."""
+    run("ip netns add owned")
+    command = ["ip", "netns", "exec", "owned", "nft", "-i"]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as owner,
+        namespaces.opened("/run/netns/owned") as descriptor,
+    ):
+        assert owner.stdin is not None
+        owner.stdin.write(b"add table ip mine { flags owner; }\n")
+        owner.stdin.flush()
+        ref = NamespaceRef(inode=namespaces.inode_of(descriptor))
+        wait_until(lambda: marks(descriptor).nft not in {None, 0, 1})
+        found = collect(descriptor, ref).nft
+        owner.stdin.close()
+    if isinstance(found, Missing):
+        assert "owns" in found.reason
+    else:
+        assert "mine" in str(found.value)

@@ -13,7 +13,7 @@ from podwire.drivers.capture.observe import observe
 from podwire.trace.document import document
 from podwire.trace.flow import Flow
 from podwire.trace.schema import Disposition, Trace
-from tests.kernel.test_collect_marks import settled
+from tests.kernel.awaiting import wait_until
 from tests.kernel.trace_network import build, run
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterator[str]], list[s
 
 
 def traced() -> Trace:
-    run("ip netns exec vms103 sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
-    settled()
+    # Until the link watch has run, a new bridge does not say that it is up.
+    wait_until(lambda: "state UP" in run("ip -n underlay link show br0"))
     return trace_live.trace_live(WISH)
 
 

@@ -13,7 +13,7 @@ from podwire.drivers import namespaces
 from podwire.drivers.bundle import facts_here, write_bundle
 from podwire.drivers.capture.listening import Listening
 from podwire.drivers.capture.observe import Limits, new_series, observe
-from podwire.drivers.collect import collect_all
+from podwire.drivers.collect import NOT_ENTERED, collect_all
 from podwire.drivers.collect_marks import collected_again
 from podwire.drivers.lookup import ask_kernels
 from podwire.errors import BadInput, Forbidden, PodwireError, Unsupported
@@ -127,7 +127,7 @@ def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
             again = list(_changed_again(world, trace, spaces))
     except (Forbidden, Unsupported) as error:
         why = error.message if error.fix is None else f"{error.message}: {error.fix}"
-        return _unprobed(trace, why), states
+        return _unprobed(trace, f"{why}; the prediction stands alone"), states
     explained = explain(world, trace, observation)
     if heard is not None:
         explained = told(explained, observation, heard)
@@ -217,7 +217,7 @@ def _observe(
     start = _start(trace)
     assert start is not None
     if start not in spaces:
-        raise Forbidden("the sender's network namespace cannot be entered", fix="run it as root")
+        raise Forbidden(f"the sender cannot be entered: {NOT_ENTERED}")
     path = next(each for each in trace.paths if each.direction is Direction.FORWARD)
     packet = path.hops[0].packet
     series = new_series(packet.source, packet.destination, trace.flow)

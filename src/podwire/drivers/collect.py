@@ -26,7 +26,7 @@ from podwire.drivers.rulesets import (
     read_legacy,
     read_nft,
 )
-from podwire.errors import PodwireError
+from podwire.errors import Forbidden, PodwireError
 from podwire.model.endpoint import parse_link_alias
 from podwire.model.kernelstate import KernelState, Missing, NamespaceRef, Read, Section
 
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from podwire.model.route import Route
 
 T = TypeVar("T")
+
+NOT_ENTERED = (
+    "this needs CAP_SYS_ADMIN; what root saves with `podwire collect -o FILE`, anybody who may "
+    "read it can trace in with --from FILE"
+)
+"""What is missing to read another namespace, and what can be done all the same."""
 
 
 def collect(
@@ -105,7 +111,9 @@ def collect_all() -> tuple[KernelState, ...]:
         for ref in _references(found):
             try:
                 states.append(collect(found[ref.inode], ref, found))
-            except PodwireError as error:  # it may be looked at and not entered
+            except Forbidden as error:
+                states.append(unread(ref, f"{error.message}: {NOT_ENTERED}"))
+            except PodwireError as error:  # it has ended meanwhile
                 states.append(unread(ref, str(error)))
     return with_pods(states)
 

@@ -55,7 +55,7 @@ def read_connections() -> tuple[str, ...]:
         if error.errno in _NO_TRACKING:
             return ()
         if error.errno in {errno.EPERM, errno.EACCES}:
-            raise Forbidden("conntrack may not be read", fix="run as root") from None
+            raise Forbidden("conntrack may not be read", fix="this needs CAP_NET_ADMIN") from None
         number = error.errno or errno.EIO
         raise KernelError(
             f"list conntrack: {os.strerror(number)}", errno=number, subject="conntrack"

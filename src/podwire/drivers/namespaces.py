@@ -50,12 +50,26 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def setns(descriptor: int, kind: int = CLONE_NEWNET) -> None:
     """Move the calling thread into a namespace; other threads stay where they are.
 
+    The network namespace it is in already needs no right.
+
     Raises:
         Forbidden: the caller lacks CAP_SYS_ADMIN here or over that namespace.
         KernelError: any other refusal of setns(2).
     """
-    if _libc.setns(descriptor, kind) != 0:
-        raise _refused(ctypes.get_errno(), "enter a namespace")
+    if _libc.setns(descriptor, kind) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EPERM and kind == CLONE_NEWNET and _is_here(descriptor):
+        return
+    raise _refused(number, "enter a namespace")
+
+
+def _is_here(descriptor: int) -> bool:
+    here = current_namespace()
+    try:
+        return inode_of(here) == inode_of(descriptor)
+    finally:
+        os.close(here)
 
 
 def unshare(kind: int = CLONE_NEWNET) -> None:
@@ -326,9 +340,10 @@ def _namespace_device() -> int:
 def _refused(number: int, subject: str) -> Forbidden | Unsupported | KernelError:
     reason = os.strerror(number)
     if number in {errno.EPERM, errno.EACCES, errno.EROFS}:
-        return Forbidden(
-            f"{subject}: {reason}", fix="run as root, or inside `unshare --user --map-root-user`"
-        )
+        # What is done here needs no other capability; the rest are rights to files.
+        lacking = "this needs CAP_SYS_ADMIN: " if number == errno.EPERM else ""
+        fix = f"{lacking}run as root, or inside `unshare --user --map-root-user`"
+        return Forbidden(f"{subject}: {reason}", fix=fix)
     if number == errno.ENOSYS:
         return Unsupported(f"{subject}: {reason}")
     family = NotThere if number in {errno.ENOENT, errno.ESRCH} else KernelError

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from podwire.drivers.netlink import wire
 from podwire.drivers.netlink.session import open_socket
-from podwire.errors import KernelError
+from podwire.errors import Forbidden, KernelError
 from podwire.model.kernelstate import Missing, Read
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ def _run_nft(program: str, generation: int) -> Section[tuple[Mapping[str, object
         return Missing(f"nft -j list ruleset: {error}")
     if done.returncode != 0:
         return Missing(f"nft -j list ruleset: {done.stderr.strip() or done.returncode}")
-    found = json.loads(done.stdout)["nftables"]
+    try:
+        found = json.loads(done.stdout)["nftables"]
+    except ValueError:
+        # nft 1.0.6 ends in the middle of it, without a complaint.
+        return Missing("nft -j list ruleset: it breaks off, as at a table that a program owns")
     return Read(tuple(found), time_ns=time.time_ns(), generation=generation)
 
 
@@ -86,6 +90,10 @@ def _tables() -> tuple[int, int]:
             # The kernel has no nf_tables, or not loaded: then there are no rules of it.
             if error.errno in {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL}:
                 return 0, 0
+            if isinstance(error, PermissionError):
+                raise Forbidden(
+                    "nftables rules may not be listed", fix="this needs CAP_NET_ADMIN"
+                ) from None
             raise KernelError(
                 f"list nftables tables: {error.strerror}",
                 errno=error.errno or errno.EIO,
@@ -123,7 +131,7 @@ def read_legacy() -> Section[str]:
     try:
         held = legacy_tables()
     except OSError as error:
-        return Missing(f"{error.filename}: {error.strerror}")
+        return Missing(f"{error.filename}: {error.strerror}: this needs root")
     for program, tables in held.items():
         found = _run(program)
         if isinstance(found, Missing):

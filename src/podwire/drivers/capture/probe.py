@@ -60,7 +60,8 @@ class Prober:
         except PermissionError:
             prober.close()
             raise Forbidden(
-                f"no {series.protocol} probe may be sent", fix="this needs CAP_NET_RAW"
+                f"no {series.protocol} probe may be sent",
+                fix="CAP_NET_RAW over the sender is missing",
             ) from None
         except BaseException:
             prober.close()

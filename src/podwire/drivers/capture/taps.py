@@ -185,11 +185,8 @@ class Taps:
             taps.close()
             raise
         if spaces and not taps._taps:
-            reason = taps._refused[0].refused
-            raise Forbidden(
-                f"packets cannot be watched: {reason}",
-                fix="this needs CAP_SYS_ADMIN and CAP_NET_RAW over the network namespaces",
-            )
+            reasons = sorted({str(each.refused) for each in taps._refused})
+            raise Forbidden(f"packets cannot be watched: {'; '.join(reasons)}")
         taps._taps.sort(key=lambda tap: tap.inode)
         for tap in taps._taps:
             taps._poll.register(tap.sock, select.POLLIN)
@@ -202,6 +199,10 @@ class Taps:
         try:
             namespaces.setns(descriptor)
             self._taps.append(_open_here(inode, program, blocks))
+        except Forbidden:
+            self._refused.append(TapReport(inode=inode, refused="CAP_SYS_ADMIN over it is missing"))
+        except PermissionError:
+            self._refused.append(TapReport(inode=inode, refused="CAP_NET_RAW over it is missing"))
         except (PodwireError, OSError) as error:
             reason = error.message if isinstance(error, PodwireError) else error.strerror
             self._refused.append(TapReport(inode=inode, refused=reason))
