@@ -90,13 +90,14 @@ def _head(config: BirdConfig) -> Iterator[str]:
 def _functions(config: BirdConfig) -> Iterator[str]:
     """What several filters ask."""
     yield "# Whether the route is one this node announces of its own: a block (the agent's"
-    yield "# blackhole, there once the claim is confirmed) or an address borrowed from another's."
+    yield "# blackhole, there once the claim is confirmed) or an address borrowed from another's"
+    yield "# or that is a block by itself."
     yield "function is_ours()"
     yield "{"
     if (exported := _within(pool.cidr for pool in config.pools if pool.exported)) is not None:
-        if config.borrowed:
-            borrowed = ", ".join(map(str, config.borrowed))
-            yield f"  if {exported} && net ~ [{borrowed}] then"
+        if config.addresses:
+            single = ", ".join(map(str, config.addresses))
+            yield f"  if {exported} && net ~ [{single}] then"
             yield f"    return source = RTS_DEVICE || krt_source = {PROTOCOL_PODWIRE};"
         yield f"  if {exported} && dest = RTD_BLACKHOLE then"
         yield f"    return krt_source = {PROTOCOL_PODWIRE};"
@@ -205,6 +206,8 @@ def _peer(peer: BirdPeer, config: BirdConfig, passwords: Mapping[SecretKey, str]
     source = "" if peer.source is None else f"{peer.source} "
     yield f"protocol bgp {peer.protocol} from session {{"
     yield f'  description "{peer.type.value}: {peer.name}";'
+    if peer.filters:
+        yield f"  # BGPFilter {', '.join(peer.filters)}"
     yield f"  local {source}port {config.listen_port} as {peer.local_as};"
     yield f"  neighbor {peer.address} port {peer.port} as {peer.as_number};"
     yield f"  hold time {peer.hold_s}; keepalive time {peer.keepalive_s};"
@@ -216,7 +219,7 @@ def _peer(peer: BirdPeer, config: BirdConfig, passwords: Mapping[SecretKey, str]
     if peer.password is not None:
         password = passwords[peer.password]
         check_password(peer.password, password)
-        yield f'  password "{password}";'
+        yield f'  password "{password}"; # secret {peer.password}'
     if peer.allowed_local_as is not None:
         yield f"  allow local as {peer.allowed_local_as};"
     if peer.client and config.cluster_id is not None:
@@ -224,7 +227,7 @@ def _peer(peer: BirdPeer, config: BirdConfig, passwords: Mapping[SecretKey, str]
     yield "  ipv4 {"
     if peer.next_hop_mode is not NextHopMode.AUTO:
         yield f"    next hop {peer.next_hop_mode.value.lower()};"
-    yield "    gateway recursive;"
+    yield "    gateway recursive; import keep filtered;"
     yield f"    import filter {_filter_name(Direction.IMPORT, filters, external)};"
     yield f"    export filter {_filter_name(Direction.EXPORT, filters, external)};"
     yield "  };"
