@@ -121,7 +121,7 @@ def test_a_rule_is_named_by_the_kernel_on_both_ways() -> None:
             ("inner", "drop", 3),
         ], text
         assert (met[0].target, met[1].handle) == ("inner", handle)
-        expected = f"inet gate inner (rule handle {handle}) says drop, 3 of 3 probes"
+        expected = f"inet gate inner (rule handle {handle}) ends it, 3 of 3 probes"
         assert expected in [each.value for each in trace.faults[0].evidence], text
         assert trace.probing is not None
         assert trace.probing.nft_trace is True
@@ -143,7 +143,7 @@ def test_the_kernels_reason_stands_beside_what_the_state_says() -> None:
     build("vxlan")
     closed = traced(Flow(protocol=Protocol.UDP, port=7007))
     drops = hop_at(closed, DB, "eth0").dropped
-    assert [(each.reason, each.count) for each in drops] == [("NO_SOCKET", 3)]
+    assert [each.reason for each in drops] == ["NO_SOCKET"]
     assert closed.probing is not None
     assert closed.probing.tracefs is True
 
@@ -151,7 +151,7 @@ def test_the_kernels_reason_stands_beside_what_the_state_says() -> None:
     blackhole = traced()
     assert blackhole.disposition is Disposition.NULL_ROUTED
     drops = hop_at(blackhole, "vms105", "vxlan.calico").dropped
-    assert [(each.function, each.count) for each in drops] == [("ip_error", 3)]
+    assert [each.function for each in drops] == ["ip_error"]
     run("ip -n vms105 route add 10.244.169.66 dev calidb-0 scope link proto 80")
 
     inside("vms105", "echo 1 > /proc/sys/net/ipv4/conf/vxlan.calico/rp_filter")
@@ -160,7 +160,7 @@ def test_the_kernels_reason_stands_beside_what_the_state_says() -> None:
     text = render(strict, Style())
     assert strict.disposition is Disposition.RPF_FAILED, text
     drops = hop_at(strict, "vms105", "vxlan.calico").dropped
-    assert [(each.reason, each.count) for each in drops] == [("IP_RPFILTER", 3)], text
+    assert [each.reason for each in drops] == ["IP_RPFILTER"], text
     assert "the kernel's reason" in {each.key for each in strict.faults[0].evidence}
     assert instances(os.getpid()) == []
 

@@ -204,6 +204,20 @@ def test_a_buffer_that_carried_something_else_since_is_not_tied() -> None:
     other = replace(passed[-1], time_ns=passed[-1].time_ns + 1_000, device="docker0", length=1500)
     assert list(tied_drops(observation, [*passed, other, drop(other)])) == []
     assert list(tied_drops(observation, [*passed, drop(passed[-1], buffer="two")])) == []
+    late = replace(drop(passed[-1]), time_ns=passed[-1].time_ns + 50_000_000)
+    assert list(tied_drops(observation, [*passed, late])) == []
+    waited = replace(late, reason="NEIGH_FAILED")
+    assert len(list(tied_drops(observation, [*passed, waited]))) == 1
+    foreign = replace(drop(passed[-1]), protocol=0x0806)
+    assert list(tied_drops(observation, [*passed, foreign])) == []
+
+
+def test_what_befell_one_of_three_probes_is_chance() -> None:
+    trace, observation = explained(story(), tape(story(), LOST_AT))
+    passed = passages(observation, 1, "one")
+    trace = told(trace, observation, Heard(tracefs=True, events=(*passed, drop(passed[-1]))))
+    assert all(hop.dropped == () for path in trace.paths for hop in path.hops)
+    assert "kernel.dropped" not in {fault.id for fault in trace.faults}
 
 
 def test_a_reason_names_a_loss_that_nothing_explains_and_makes_nothing_certain() -> None:

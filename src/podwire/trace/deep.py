@@ -28,6 +28,10 @@ IPV4 = 0x0800
 ETHERNET_HEADER = 14
 NEAR_NS = 3_000_000
 """A tap and an event of one moment are microseconds apart; on a loaded machine, more."""
+SOON_NS = 10_000_000
+"""A packet is dropped in the moment after it was seen …"""
+WAITING = "NEIGH_"
+"""… but where these reasons say that it waited for its next hop's answer."""
 OUR_OWN = frozenset({"SOCKET_FILTER"})
 """Reasons of drops that probe sockets themselves cause: they refuse copies of what they send."""
 
@@ -110,8 +114,16 @@ def tied_drops(observation: Observation, events: Iterable[BufferEvent]) -> Itera
             latest[event.buffer] = moments.take(event, latest.get(event.buffer))
             continue
         seen = latest.pop(event.buffer, None)
-        if seen is not None and event.reason not in OUR_OWN:
+        if seen is not None and _goes_with(event, seen):
             yield Tied(event=event, last=seen)
+
+
+def _goes_with(drop: BufferEvent, seen: Seen) -> bool:
+    """Whether the buffer still holds the packet: one that is used again may pass links unheard."""
+    later = drop.time_ns - seen.sighting.timestamp_ns
+    waited = (drop.reason or "").startswith(WAITING)
+    right = drop.protocol == IPV4 and drop.reason not in OUR_OWN
+    return right and (waited or later <= SOON_NS)
 
 
 @dataclass(slots=True)

@@ -12,30 +12,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podwire.trace.deep import loose_drops, tied_drops
-from podwire.trace.observation import OTHERHOST, Role
-from podwire.trace.schema import (
-    Direction,
-    Disposition,
-    Dropped,
-    Evidence,
-    Fault,
-    Fix,
-    Ruled,
+from podwire.trace.deepplaces import (
+    dropped_as,
+    ended,
+    met_at,
+    packets,
+    place_of,
+    ruled_as,
+    steady,
+    with_drops,
+    with_rules,
 )
+from podwire.trace.schema import Disposition, Evidence, Fault, Fix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from podwire.trace.deep import Heard, Ruling, Tied
+    from podwire.trace.deepplaces import Spot
     from podwire.trace.observation import Observation
-    from podwire.trace.schema import Hop, Path, Trace
+    from podwire.trace.schema import Path, Ruled, Trace
 
-Spot = tuple[int, int]
-"""Indices of a path and of a hop on it."""
 RULES = frozenset({"rule-drop", "rule-reject"})
 WORDS: Mapping[str, str] = {
     "NETFILTER_DROP": "a firewall rule",
-    "IP_RPFILTER": "source validation (rp_filter)",
+    "IP_RPFILTER": "source validation by rp_filter",
     "IP_INNOROUTES": "no route onward",
     "IP_OUTNOROUTES": "no route for a packet made here",
     "IP_INADDRERRORS": "it may not be forwarded here",
@@ -71,7 +72,6 @@ SPEAKING: Mapping[str, frozenset[str]] = {
     "IP_RPFILTER": frozenset({"rpf", "own-source", "martian"}),
 }
 """Reasons with one meaning only, and the causes of the model that agree with them."""
-
 FITTING: Mapping[Disposition, tuple[str, ...]] = {
     Disposition.NEIGHBOR_FAILED: ("NEIGH_",),
     Disposition.NOT_FOR_ME: ("NEIGH_",),
@@ -90,166 +90,15 @@ def told(trace: Trace, observation: Observation, heard: Heard) -> Trace:
     lost = frozenset(
         each.probe for each in observation.sent if not observation.answered(each.probe)
     )
-    met = _met(trace.paths, heard.rulings)
-    trace = _with_rules(trace, met)
+    met = met_at(trace.paths, heard.rulings)
+    trace = with_rules(trace, met)
     tied = tied_drops(observation, heard.events)
-    drops = [each for each in tied if _last(each, observation, lost)]
-    trace = _with_drops(trace, drops)
+    drops = steady([each for each in tied if ended(each, observation, lost)], lost)
+    trace = with_drops(trace, drops)
     if not lost:
         return trace
     judge = _Judge(trace=trace, observation=observation, heard=heard, met=met, lost=lost)
     return judge.judged(drops)
-
-
-# --- where it was ---------------------------------------------------------------------------------
-
-
-def _met(paths: tuple[Path, ...], rulings: tuple[Ruling, ...]) -> list[tuple[Spot, Ruling]]:
-    """The place of each ruling; what belongs to no predicted or seen place is left out."""
-    found = []
-    latest: dict[tuple[int, int], Spot] = {}
-    for ruling in rulings:
-        if ruling.role is Role.ERROR:
-            continue
-        key = (ruling.inode, ruling.id)
-        spot = _spot(paths, ruling)
-        if spot is None:
-            spot = latest.get(key)
-        if spot is not None:
-            latest[key] = spot
-            found.append((spot, ruling))
-    return found
-
-
-def _spot(paths: tuple[Path, ...], ruling: Ruling) -> Spot | None:
-    """The place by direction, link and addresses; rules change addresses, so these come last."""
-    best: tuple[tuple[object, ...], Spot] | None = None
-    for number, path in enumerate(paths):
-        if ruling.role is not None and path.direction is not _direction(ruling.role):
-            continue
-        for index, hop in enumerate(path.hops):
-            if hop.inode != ruling.inode:
-                continue
-            addressed = (hop.packet.source, hop.packet.destination) == (
-                ruling.source,
-                ruling.destination,
-            )
-            if ruling.role is None and not addressed:
-                continue
-            rank = (_distance(hop, ruling), not addressed, hop.observed is None)
-            if best is None or rank < best[0]:
-                best = rank, (number, index)
-    return None if best is None else best[1]
-
-
-def _direction(role: Role) -> Direction:
-    return Direction.FORWARD if role is Role.REQUEST else Direction.RETURN
-
-
-def _distance(hop: Hop, ruling: Ruling) -> int:
-    """0: the link it came in by, or for a packet made here goes out by; 2: another."""
-    link = hop.where.interface
-    if hop.side == "in" and ruling.iif is not None and link == ruling.iif:
-        return 0
-    if hop.side == "out" and link == ruling.oif:
-        return 1 if ruling.iif is not None else 0
-    return 2
-
-
-def _with_rules(trace: Trace, met: list[tuple[Spot, Ruling]]) -> Trace:
-    found: dict[Spot, dict[Ruled, list[Ruling]]] = defaultdict(lambda: defaultdict(list))
-    for spot, ruling in met:
-        if not ruling.ours:
-            found[spot][_ruled(ruling)].append(ruling)
-    return _replaced(
-        trace,
-        {
-            spot: {
-                "ruled": tuple(
-                    replace(each, count=_packets(rulings)) for each, rulings in group.items()
-                )
-            }
-            for spot, group in found.items()
-        },
-    )
-
-
-def _packets(same: list[Ruling]) -> int:
-    """How many packets met one rule; buffers, and so the kernel's numbers of them, are reused."""
-    probes = {each.probe for each in same}
-    return len(same) if None in probes else len(probes)
-
-
-def _ruled(ruling: Ruling) -> Ruled:
-    return Ruled(
-        family=ruling.family,
-        table=ruling.table,
-        chain=ruling.chain,
-        handle=ruling.handle,
-        kind=ruling.kind,
-        verdict=ruling.verdict,
-        target=ruling.target,
-    )
-
-
-def _last(tied: Tied, observation: Observation, lost: frozenset[int]) -> bool:
-    """Whether the drop ended a probe or its answer: nothing of it was seen later."""
-    seen = tied.last
-    if seen.probe not in lost or seen.role is None:
-        return False
-    if seen.role is Role.REQUEST and observation.of(Role.REPLY, seen.probe):
-        return False
-    return not any(
-        other.sighting.timestamp_ns > tied.event.time_ns
-        and other.sighting.packet_type != OTHERHOST
-        and other is not seen
-        for other in observation.of(seen.role, seen.probe)
-    )
-
-
-def _with_drops(trace: Trace, drops: list[Tied]) -> Trace:
-    found: dict[Spot, dict[Dropped, set[int | None]]] = defaultdict(lambda: defaultdict(set))
-    for tied in drops:
-        spot = _place_of(trace.paths, tied)
-        if spot is not None:
-            found[spot][_dropped(tied)].add(tied.last.probe)
-    return _replaced(
-        trace,
-        {
-            spot: {"dropped": tuple(replace(each, count=len(ids)) for each, ids in group.items())}
-            for spot, group in found.items()
-        },
-    )
-
-
-def _dropped(tied: Tied) -> Dropped:
-    return Dropped(reason=tied.event.reason or "?", function=tied.event.function or "?")
-
-
-def _place_of(paths: tuple[Path, ...], tied: Tied) -> Spot | None:
-    sighting = tied.last.sighting
-    key = (sighting.inode, sighting.interface, sighting.side)
-    for number, path in enumerate(paths):
-        if path.direction is not _direction(tied.last.role):
-            continue
-        for index, hop in enumerate(path.hops):
-            if (hop.inode, hop.where.interface, hop.side) == key and hop.observed is not None:
-                return number, index
-    return None
-
-
-def _replaced(trace: Trace, found: Mapping[Spot, Mapping[str, tuple[object, ...]]]) -> Trace:
-    paths = []
-    for number, path in enumerate(trace.paths):
-        hops = [
-            replace(hop, **found.get((number, index), {}))  # type: ignore[arg-type]
-            for index, hop in enumerate(path.hops)
-        ]
-        paths.append(replace(path, hops=tuple(hops)))
-    return replace(trace, paths=tuple(paths))
-
-
-# --- what follows ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,8 +120,8 @@ class _Judge:
         evidence = self._reasons(drops)
         if killed:
             spot, ruling = killed[0]
-            same = [each for _, each in killed if _ruled(each) == _ruled(ruling)]
-            return self._by_rule(spot, _ruled(ruling), _packets(same), evidence)
+            same = [each for _, each in killed if ruled_as(each) == ruled_as(ruling)]
+            return self._by_rule(spot, ruled_as(ruling), packets(same), evidence)
         spared = self._spared()
         if spared is not None:
             return self._disagrees(spared, evidence)
@@ -291,7 +140,7 @@ class _Judge:
     def _reasons(self, drops: list[Tied]) -> tuple[Evidence, ...]:
         groups: dict[tuple[str, str], list[Tied]] = defaultdict(list)
         for tied in drops:
-            dropped = _dropped(tied)
+            dropped = dropped_as(tied)
             groups[_meant(dropped.reason), dropped.function].append(tied)
         return tuple(
             Evidence(
@@ -320,7 +169,7 @@ class _Judge:
             Evidence(
                 kind="rule",
                 key="the kernel's trace of rules",
-                value=f"{ruled.place} says drop, {self._probes(count)}",
+                value=f"{ruled.place} ends it, {self._probes(count)}",
                 ns=hop.where.netns,
             ),
             *reasons,
@@ -390,7 +239,7 @@ class _Judge:
         named = any(fault.severity == "error" for fault in self.trace.faults)
         if named or self.trace.disposition is not Disposition.UNEXPLAINED:
             return self._with_evidence(evidence)
-        spot = _place_of(self.trace.paths, drops[0])
+        spot = place_of(self.trace.paths, drops[0])
         if spot is None:
             return self.trace
         hop = self.trace.paths[spot[0]].hops[spot[1]]
@@ -398,14 +247,14 @@ class _Judge:
             f"the kernel dropped it after {hop.where.netns} {hop.where.interface} {hop.side}: "
             f"{evidence[0].value}"
         )
-        steady = {tied.last.probe for tied in drops} == self.lost
+        every = {tied.last.probe for tied in drops} == self.lost
         fault = Fault(
             id="kernel.dropped",
             number=None,
             where=hop.where,
             sentence=sentence,
             evidence=evidence,
-            confidence="likely" if steady else "possible",
+            confidence="likely" if every else "possible",
         )
         return replace(
             self.trace,
