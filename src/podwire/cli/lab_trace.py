@@ -20,7 +20,9 @@ def trace_command(name: str, arguments: tuple[str, ...]) -> None:
         trace = importlib.import_module("podwire.cli.trace").trace
         assert isinstance(trace, click.Command)
         try:
-            code = trace.main(list(arguments), prog_name="podwire lab trace", standalone_mode=False)
+            code = trace.main(
+                list(arguments), prog_name="podwire lab trace", standalone_mode=False, obj=name
+            )
         except click.ClickException as error:
             error.show()
             return USAGE_ERROR if isinstance(error, click.UsageError) else error.exit_code

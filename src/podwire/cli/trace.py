@@ -37,6 +37,8 @@ class TraceOptions:
     """True: send in any network; False: never send; None: send where the network is ours."""
     deep: bool = False
     minimal: bool = False
+    lab: str | None = None
+    """The lab in which it runs."""
 
 
 def run_trace(source: str, destination: str, options: TraceOptions) -> int:
@@ -112,6 +114,7 @@ def show(trace: Trace, options: TraceOptions) -> None:
         verbose=options.verbose,
         quiet=options.quiet,
         minimal=options.minimal,
+        lab=options.lab,
     )
     click.echo(render(trace, style), nl=False, color=True)
 
@@ -191,5 +194,6 @@ def trace(  # noqa: PLR0913  # one parameter for every option
         sources=chosen_sources(ctx),
         probe=False if predict else True if probe else None,
         deep=deep,
+        lab=ctx.obj if isinstance(ctx.obj, str) else None,
     )
     ctx.exit(run_trace(source, destination, options))

@@ -137,6 +137,7 @@ def _fault(fault: Fault) -> JSON:
         else {
             "text": fault.fix.text,
             "command": fault.fix.command,
+            "agent": fault.fix.agent,
             "verifiedBy": fault.fix.verified_by,
         },
         "alsoAffects": [],

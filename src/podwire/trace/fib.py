@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from podwire.model.addressing import contains
-from podwire.model.route import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, RouteKind, Rule
+from podwire.model.route import (
+    DEFAULT_TABLE,
+    LOCAL_TABLE,
+    MAIN_TABLE,
+    PROTOCOL_BOOT,
+    RouteKind,
+    Rule,
+)
 from podwire.trace.flow import ICMP6, PROTOCOL_NUMBERS, Protocol
 from podwire.trace.space import MERGED, Lacking
 
@@ -267,7 +274,8 @@ def describe(space: Space, route: Route, hop: NextHop | None = None) -> str:
         device = _name(space, chosen.device)
         if device is not None and route.kind not in END_OF_LOOKUP:
             words += ["dev", device]
-    words += ["proto", protocol_name(route.protocol)]
+    if route.protocol != PROTOCOL_BOOT:
+        words += ["proto", protocol_name(route.protocol)]
     if chosen is not None and chosen.onlink:
         words.append("onlink")
     return " ".join(words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from podwire.trace.commands import commands
+from podwire.trace.faults import WORTH_A_WARNING
 from podwire.trace.schema import Direction, Disposition
 from podwire.trace.table import WIDTH, table
 
@@ -48,6 +50,8 @@ class Style:
     """The first line only."""
     minimal: bool = False
     """The stable form for tests: no times, no layout."""
+    lab: str | None = None
+    """The lab it is about: commands are shown as one types them outside of it."""
 
 
 def render(trace: Trace, style: Style) -> str:
@@ -56,7 +60,7 @@ def render(trace: Trace, style: Style) -> str:
         return "\n".join(minimal(trace)) + "\n"
     lines = _verdict(trace, style)
     if not style.quiet:
-        lines += _explanation(trace)
+        lines += _explanation(trace, style)
         for path in trace.paths:
             lines += ["", *table(path, trace, verbose=style.verbose)]
         lines += _notes(trace)
@@ -110,14 +114,14 @@ def _at(trace: Trace) -> str:
     return f"at {where.netns}{link}"
 
 
-def _explanation(trace: Trace) -> list[str]:
+def _explanation(trace: Trace, style: Style) -> list[str]:
     lines: list[str] = []
     if trace.disposition in _OPEN:
         lines += ["", *_folded("Why", trace.summary)]
         if trace.bundle is not None:
             lines += _folded("", f"the states are kept: podwire trace --from {trace.bundle}")
     for fault in trace.faults:
-        lines += ["", *_explained(fault)]
+        lines += ["", *_explained(fault, style)]
     if trace.faults and trace.disposition is not Disposition.DELIVERED_AND_ANSWERED:
         lines += _folded("Sure?", _sure(trace))
     return lines
@@ -143,7 +147,7 @@ def _fate_of_probes(probing: Probing) -> str:
     )
 
 
-def _explained(fault: Fault) -> list[str]:
+def _explained(fault: Fault, style: Style) -> list[str]:
     label = "Cause" if fault.severity == "error" else "Note"
     if fault.after is not None:
         label = "Then"
@@ -156,9 +160,7 @@ def _explained(fault: Fault) -> list[str]:
         lines += _folded("", f"{place}{each.key} = {each.value or 'none'}{expected}")
     if fault.fix is not None:
         lines += _folded("Fix", fault.fix.text)
-        if fault.fix.command is not None:
-            place = f" on {fault.where.netns}" if fault.where.netns else ""
-            lines += _folded("", f"by hand{place}:  {fault.fix.command}")
+        lines += [f"{'':10}{line}" for line in commands(fault.fix, fault.where, style.lab)]
         if fault.fix.verified_by is not None:
             lines += _folded("", "(checked: then reachable)")
     return lines
@@ -178,11 +180,17 @@ def _folded(label: str, text: str) -> list[str]:
 
 
 def _notes(trace: Trace) -> list[str]:
-    remarks = {remark.text for path in trace.paths for remark in path.remarks}
+    remarks = {
+        remark.text
+        for path in trace.paths
+        for remark in path.remarks
+        if remark.code not in WORTH_A_WARNING
+    }
     if trace.disposition is Disposition.INSUFFICIENT_INFO and trace.probing is None:
         gaps = set()
     else:
-        gaps = {f"{gap.what}: {gap.why}" for gap in trace.gaps}
+        said = {f"{gap.what}: {gap.why}" for gap in trace.gaps}
+        gaps = {each for each in said if each not in trace.summary}
     lines = [line for text in sorted(remarks | gaps) for line in _folded("note", text)]
     return ["", *lines] if lines else []
 

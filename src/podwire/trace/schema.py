@@ -286,6 +286,9 @@ class Fix:
 
     text: str
     command: str | None = None
+    """For a shell in the namespace of the fault's place."""
+    agent: bool = False
+    """The agent of that node writes it, and does so again once it is neither held nor stopped."""
     verified_by: str | None = None
     """`counterproof`: with the command applied to the states, the prediction is good."""
 

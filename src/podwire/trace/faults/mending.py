@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from podwire.trace.space import Space
     from podwire.trace.world import Pod
 
-AGENTS = "the agent of this node owns it: is it held, or stopped? (podwire agent release)"
+AGENTS = "the agent of this node owns it: is it held, or stopped?"
+
+
+def agents(command: str | None = None) -> Fix:
+    """What the node's agent would put right by itself."""
+    return Fix(text=AGENTS, command=command, agent=True)
 
 
 def pod_routes(case: Case, pod: Pod) -> str:
@@ -73,9 +78,7 @@ def tunnel_up(case: Case) -> Fix | None:
     link = case.space.links_by_name.get(case.interface)
     if link is None or link.kind not in {"vxlan", "ipip"} or link.up:
         return None
-    return Fix(
-        text="set it up; the agent of this node owns it", command=f"ip link set {link.name} up"
-    )
+    return agents(f"ip link set {link.name} up")
 
 
 def vtep(case: Case, target: str) -> Fix:
@@ -85,8 +88,8 @@ def vtep(case: Case, target: str) -> Fix:
             carried = {str(each.interface.ip) for each in space.addresses_of(link)}
             if link.kind == "vxlan" and target in carried and space is not case.space:
                 entry = f"{target} dev {case.interface} lladdr {link.mac} nud permanent"
-                return Fix(text=AGENTS, command=f"ip neigh replace {entry}")
-    return Fix(text=AGENTS)
+                return agents(f"ip neigh replace {entry}")
+    return agents()
 
 
 def _readable(space: Space) -> bool:
@@ -106,7 +109,7 @@ def true_node(
     hop = next((each for each in reversed(case.path.hops) if each.side == "out"
                 and each.role == "tunnel"), None)  # fmt: skip
     if hop is None:
-        return None, Fix(text=AGENTS)
+        return None, agents()
     space = case.world.spaces[hop.inode]
     device = space.links_by_name[hop.where.interface or ""]
     if mac is None:
@@ -119,8 +122,8 @@ def true_node(
             node = link.vxlan.local or _address(other, space)
             if node is not None:
                 command = f"bridge fdb replace {mac} dev {device.name} dst {node} self permanent"
-                return hop.where, Fix(text=AGENTS, command=command)
-    return hop.where, Fix(text=AGENTS)
+                return hop.where, agents(command)
+    return hop.where, agents()
 
 
 def _address(node: Space, seen_from: Space) -> IPAddress | None:
@@ -138,11 +141,11 @@ def block_route(case: Case, space: Space, blackhole: str | None = None) -> Fix |
     if wanted is None or not wanted.route:
         return None
     if blackhole is None or wanted.destination != blackhole:
-        return Fix(text=AGENTS, command=f"ip route replace {wanted.route}")
+        return agents(f"ip route replace {wanted.route}")
     via = wanted.route.removeprefix(wanted.destination)
     owned = _owns(case, blackhole)
     target = blackhole if owned else f"{case.target}/32"
-    return Fix(text=AGENTS, command=f"ip route replace {target}{via}")
+    return agents(f"ip route replace {target}{via}")
 
 
 def _owns(case: Case, block: str) -> bool:
@@ -167,7 +170,7 @@ def allow_route(case: Case, route: str) -> Fix:
         case.world, case.space, case.target
     )
     if wanted is not None and wanted.route and wanted.destination == prefix:
-        return Fix(text=AGENTS, command=f"ip route replace {wanted.route}")
+        return agents(f"ip route replace {wanted.route}")
     if prefix is None:
         return Fix(text=f"delete it if it is unwanted: {route}")
     kind = route.partition(" ")[0]

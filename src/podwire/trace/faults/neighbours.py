@@ -119,7 +119,7 @@ def _host_route_fix(case: Case) -> Fix | None:
     wanted = intent.host_route(case.world, case.space, case.origin)
     if wanted is None:
         return None
-    return Fix(text="the agent of this node owns it", command=f"ip route replace {wanted.route}")
+    return mending.agents(f"ip route replace {wanted.route}")
 
 
 def _dead_next_hop(case: Case, target: str, link: str) -> Fault:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from podwire.trace.space import Space
     from podwire.trace.world import World
 
-OWNER = "the agent of this node owns it: is it held, or stopped? (podwire agent release)"
+OWNER = mending.AGENTS
 
 
 def nothing_leaves(case: Case) -> Fault:
@@ -270,7 +270,7 @@ def _wanted(world: World, space: Space, address: IPAddress) -> Wanted | None:
 
 def _add(wanted: Wanted) -> Fix:
     command = f"ip route replace {wanted.route}" if wanted.route else None
-    return Fix(text=OWNER, command=command)
+    return mending.agents(command)
 
 
 def _evidence(here: str, wanted: Wanted) -> tuple[Evidence, ...]:
