@@ -9,7 +9,7 @@ from podwire.trace.schema import Fix, Where
 
 NODE = Where(node="vms100", netns="vms100", interface="ens32")
 POD = Where(node="vms100", netns="demo/client", interface="eth0")
-LONG = "ip route replace 10.244.198.0/26 via 10.244.198.0 dev vxlan.calico onlink metric 1024 table 254"
+LONG = "ip route replace 10.244.198.0/26 via 10.244.198.0 dev vxlan.calico onlink metric 1024"
 
 
 def test_the_agents_own_things_are_given_back_to_it_first() -> None:
