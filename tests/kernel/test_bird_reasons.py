@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -227,3 +230,36 @@ def test_each_ailment_has_its_reason_and_a_healthy_session_none(here: Bird) -> N
     assert "BGPFilter deny-in" in said["peer21"]
     assert "203.0.113.7" in said["peer23"]
     assert "10.9.9.9" in said["peer50"]
+    show(here)
+
+
+def show(bird: Bird) -> None:
+    """The same through the command line, and the routes with what became of them."""
+    config = bird.folder / "podwire.yaml"
+    config.write_text(f"birdConfig: {bird.config}\nbirdSocket: {bird.socket}\n")
+    routes = {line["prefix"]: line for line in podwire(0, "bgp", "routes", config)}
+    ours, theirs = routes["10.244.1.0/26"], routes["10.244.2.0/26"]
+    assert (ours["from"], ours["kernel"]) == (["this node"], ["blackhole proto podwire"])
+    assert ours["announcedTo"] == ["10.0.0.11", "10.0.0.12", "10.0.0.21", "10.0.0.23"]
+    refused = {one["peer"]: one["reason"] for one in ours["refused"]}
+    assert "BGPFilter deny-out" in refused["10.0.0.22"]
+    assert "the session is down" in refused["10.0.0.13"]
+    assert {"10.0.0.11", "10.0.0.12"} <= set(theirs["from"])
+    assert "10.0.0.21" not in theirs["from"]
+    assert {one["peer"]: one["reason"] for one in theirs["refused"]}["10.0.0.21"] == (
+        "not imported: a rule of BGPFilter deny-in rejects it"
+    )
+    status = podwire(1, "node", "status", config)
+    assert status["bird"]["version"].startswith("2.")
+    peers = {peer["address"]: peer for peer in status["peers"]}
+    assert (peers["10.0.0.11"]["info"], peers["10.0.0.11"]["reason"]) == ("Established", None)
+    assert peers["10.0.0.17"]["reason"]["why"] == "password"
+
+
+def podwire(code: int, *words: object) -> Any:
+    """What a command says; it has to end with that code."""
+    *command, config = map(str, words)
+    argv = [sys.executable, "-m", "podwire", *command, "--config", config, "-o", "json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    return json.loads(done.stdout)

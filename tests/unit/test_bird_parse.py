@@ -33,7 +33,7 @@ def test_a_reply_ends_with_a_code_and_a_space() -> None:
 
 def test_a_line_that_begins_with_a_space_has_the_code_before_it() -> None:
     said = printed("status")
-    assert [line.code for line in said.lines] == [1000, 1011, 1011, 1011, 1011, 1011, 13]
+    assert [line.code for line in said.lines] == [1000, *[1011] * 5, 24, 24, 24, 13]
     assert (said.code, said.failed) == (13, False)
     assert reply("9001 syntax error, unexpected CF_SYM_UNDEFINED").failed
 
@@ -44,7 +44,7 @@ def test_the_status_of_the_daemon() -> None:
     assert (daemon.version, daemon.router_id) == (BirdVersion(2, 0, 12), "10.0.0.1")
     assert daemon.started == "2026-11-23 03:08:34.009"
     assert daemon.configured == "2026-11-23 03:08:39.001"
-    assert daemon.message == "Daemon is up and running"
+    assert (daemon.message, daemon.recovering) == ("Daemon is up and running", True)
     assert parse_status(reply("8007 Access denied")) is None
 
 

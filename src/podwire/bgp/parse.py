@@ -67,6 +67,7 @@ def parse_status(reply: Reply) -> Daemon | None:
         started=facts.get("Last reboot on ", ""),
         configured=facts.get("Last reconfiguration on ", ""),
         message=message,
+        recovering=any("recovery in progress" in line.text for line in reply.lines),
     )
 
 

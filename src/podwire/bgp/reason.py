@@ -120,8 +120,8 @@ def why_empty(
         hop = lost[0].attributes.get("BGP.next_hop", "unknown")
         return Reason(
             why=Why.NEXT_HOP,
-            sentence=f"{peer.address} announces {len(lost)} routes with a next hop that no route"
-            f" of this node leads to: {hop}",
+            sentence=f"{peer.address} announces {_count(lost, 'route')} with a next hop that no"
+            f" route of this node leads to: {hop}",
             fix=f"give this node a way to {hop}, or let the peer announce itself (next hop self)",
             evidence=tuple(f"{route.network}: {route.target}" for route in lost[:3]),
         )
@@ -132,18 +132,22 @@ def why_empty(
             why=Why.IMPORT_FILTER,
             sentence=f"everything {peer.address} announces is rejected here by the import filter",
             fix=_filter_fix(peer, "import"),
-            evidence=(f"{filtered} announcements filtered, none imported",),
+            evidence=(f"routes imported: 0, filtered: {filtered}",),
         )
     exported = sum(channel.exported for channel in protocol.channels)
     if own_blocks and not exported:
         return Reason(
             why=Why.EXPORT_FILTER,
-            sentence=f"none of this node's {own_blocks} blocks is announced to {peer.address}:"
-            " the export filter rejects them",
+            sentence=f"no block of this node is announced to {peer.address}: the export filter"
+            " rejects them",
             fix=_filter_fix(peer, "export"),
-            evidence=("0 routes exported",),
+            evidence=(f"blocks of this node: {own_blocks}, routes exported: 0",),
         )
     return None
+
+
+def _count(found: Sequence[object], noun: str) -> str:
+    return f"1 {noun}" if len(found) == 1 else f"{len(found)} {noun}s"
 
 
 def _filter_fix(peer: BirdPeer, direction: str) -> str:
@@ -304,7 +308,10 @@ def _silent(peer: BirdPeer, reach: Reach, evidence: tuple[str, ...]) -> Reason:
             why=Why.NO_ANSWER,
             sentence=f"{peer.address} lives, and does not answer on TCP port {peer.port}: a packet"
             " filter drops it, that router wants a password, or it hangs",
-            fix=f"let TCP port {peer.port} pass between the two, in both directions",
+            fix=f"let TCP port {peer.port} pass between the two, in both directions"
+            if not reach.signatures.unexpected or peer.password is not None
+            else f"if that router has a password, give it to {_wanted_by(peer)}; else let TCP port"
+            f" {peer.port} pass between the two",
             evidence=evidence,
         )
     return Reason(
@@ -356,10 +363,12 @@ def _shown(peer: BirdPeer, protocol: Protocol, reach: Reach) -> tuple[str, ...]:
         ("a port nobody uses", reach.beside),
     )
     told = [f"{what}: {said}" for what, said in attempts if said is not Answer.NOT_TRIED]
+    if reach.calls_signed:
+        told.append("it calls us with a signature")
     assert protocol.session is not None
     if protocol.session.last_error:
         told.append(f"last error: {protocol.session.last_error}")
-    if reach.signatures.any:
+    if reach.signatures.any and Answer.SILENT in {reach.plain, reach.signed}:
         told.append(_counted(reach.signatures))
     return tuple(told)
 

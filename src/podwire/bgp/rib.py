@@ -36,6 +36,8 @@ class Seen:
     """Of the sessions that are established."""
     fib: Sequence[Route]
     links: Mapping[int, Link]
+    recovering: bool = False
+    """BIRD was started a moment ago and writes nothing yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ def _line(
         if route.network == network
     ]
     best = routes[0] if routes else None
-    if best is not None and (why := _why_not_written(best, kernel)) is not None:
+    if best is not None and (why := _why_not_written(best, kernel, seen)) is not None:
         refused.append(Refusal(peer="kernel", reason=why))
     if best is not None and _is_own(best):
         refused += _untold(network, seen.exports, peers, sessions)
@@ -151,7 +153,7 @@ def _why_filtered(route: RibRoute, peers: Mapping[str, BirdPeer]) -> str:
     return "not imported: the import filter rejects it"
 
 
-def _why_not_written(best: RibRoute, kernel: Sequence[Route]) -> str | None:
+def _why_not_written(best: RibRoute, kernel: Sequence[Route], seen: Seen) -> str | None:
     """Why the kernel does not hold BIRD's best route to a destination; None when it does."""
     if _is_own(best) or any(route.protocol == PROTOCOL_BIRD for route in kernel):
         return None
@@ -164,7 +166,9 @@ def _why_not_written(best: RibRoute, kernel: Sequence[Route]) -> str | None:
         return "not written: the agent writes the routes of this pool"
     if kernel:
         return f"not written: {protocol_name(kernel[0].protocol)} holds this destination"
-    return "not written: the kernel's export filter rejects it, or BIRD is about to"
+    if seen.recovering:
+        return "not written: BIRD was started just now and waits for all its peers"
+    return "not written: the filter to the kernel rejects it, or BIRD is about to write it"
 
 
 def _untold(

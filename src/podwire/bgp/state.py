@@ -41,7 +41,9 @@ class Daemon:
     configured: str = ""
     """When it last took a configuration."""
     message: str = ""
-    """What it is doing: running, in graceful restart, or shutting down."""
+    """What it is doing: running, or shutting down."""
+    recovering: bool = False
+    """Started again a moment ago: until its peers have told it everything, it writes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,8 @@ def _ask_there(way: str, prefix: str | None, format: str | None) -> int:
 
 def _look(settings: AgentConfig, told: Told) -> tuple[Seen, dict[str, Protocol]]:
     with Control.open(settings.bird_socket) as control, Session.open() as session:
-        sessions = observe(control).sessions
+        view = observe(control)
+        sessions = view.sessions
         exports: dict[str, frozenset[IPNetwork]] = {}
         for peer in told.peers:
             protocol = sessions.get(peer.protocol)
@@ -77,6 +78,7 @@ def _look(settings: AgentConfig, told: Told) -> tuple[Seen, dict[str, Protocol]]
             exports=exports,
             fib=session.routes(),
             links=session.links(),
+            recovering=view.daemon.recovering,
         )
     return seen, sessions
 

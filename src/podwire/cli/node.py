@@ -107,6 +107,7 @@ def as_json(found: NodeStatus, settings: AgentConfig) -> dict[str, Any]:
             "started": None if daemon is None else daemon.started,
             "configured": None if daemon is None else daemon.configured,
             "message": None if daemon is None else daemon.message,
+            "recovering": daemon is not None and daemon.recovering,
             "reason": _reason(found.down),
         },
         "peers": [
@@ -153,7 +154,10 @@ def render(shown: dict[str, Any]) -> str:
     bird = shown["bird"]
     if bird["reason"] is not None:
         return _sentence("BIRD", bird["reason"])
-    head = f"BIRD {bird['version']}, router id {bird['routerId']}: {bird['message']}\n\n"
+    head = f"BIRD {bird['version']}, router id {bird['routerId']}: {bird['message']}\n"
+    if bird["recovering"]:
+        head += "It was started just now: it writes no routes before all peers have told theirs.\n"
+    head += "\n"
     if not shown["peers"]:
         return head + "No IPv4 peers found.\n"
     rows = [
