@@ -26,6 +26,7 @@ from podwire.errors import PodwireError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+HERE = Path(__file__).parent
 PRIVATE = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS
 
 
@@ -34,7 +35,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if HERE not in item.path.parents:  # pytest asks for every item, wherever it lies
+        return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in run_apart(item):
         item.ihook.pytest_runtest_logreport(report=report)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab import test_lab_story
-from tests.lab.conftest import make_lab
+from tests.lab.conftest import pods_manifest
 from tests.lab.test_lab_mesh import check_mesh
+from tests.lab.warm import make_warm_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +29,17 @@ def _kernel() -> None:
         pytest.skip("this kernel has no ipip")
 
 
+def test_all_pairs_of_two_subnets() -> None:
+    lab = make_warm_lab("--nodes", "4", "--encapsulation", "ipip", "--subnets", "2")
+    try:
+        check_mesh(lab, "ipip", 2, each=2)
+    finally:
+        lab.run("down")
+
+
 @pytest.fixture(scope="module")
 def story() -> Iterator[Lab]:
-    lab = make_lab("--encapsulation", "auto")
+    lab = make_warm_lab("--encapsulation", "auto")
     lab.run("apply", "-f", str(test_lab_story.EXAMPLES / "story-pods.yaml"))
     yield lab
     lab.run("down")
@@ -45,7 +54,7 @@ def test_automatic_is_ipip(story: Lab) -> None:
 
 
 def test_the_routes_are_the_storys(story: Lab) -> None:
-    name = test_lab_story.SENDER  # every command takes seconds on that kernel
+    name = test_lab_story.SENDER
     test_lab_story.test_the_routes_of_a_node(story, name)
     test_lab_story.test_inside_a_pod(story, name)
     test_lab_story.test_the_host_side_of_the_cable(story, name)
@@ -55,10 +64,6 @@ def test_the_ping_is_the_storys(story: Lab) -> None:
     test_lab_story.test_the_ping(story)
 
 
-@pytest.mark.parametrize("subnets", [1, 2])
-def test_all_pairs_through_ipip(subnets: int) -> None:
-    lab = make_lab("--nodes", "4", "--encapsulation", "ipip", "--subnets", str(subnets))
-    try:
-        check_mesh(lab, "ipip", subnets)
-    finally:
-        lab.run("down")
+def test_all_pairs_on_one_subnet(story: Lab) -> None:
+    story.apply(pods_manifest(["vms100", "vms103"], 1))
+    assert story.ping_all() == []

@@ -30,11 +30,11 @@ def test_all_pairs(new_lab: Callable[..., Lab], encapsulation: str, subnets: int
     lab.run("down")
 
 
-def check_mesh(lab: Lab, encapsulation: str, subnets: int) -> None:
-    lab.apply(pods_manifest(NODES, 3))
+def check_mesh(lab: Lab, encapsulation: str, subnets: int, *, each: int = 3) -> None:
+    lab.apply(pods_manifest(NODES, each))
     assert lab.ping_all() == []
     pods = {pod["name"]: pod for pod in lab.pods()}
-    assert len({pod["ip"] for pod in pods.values()}) == 12
+    assert len({pod["ip"] for pod in pods.values()}) == len(NODES) * each
     assert {pod["phase"] for pod in pods.values()} == {"Running"}
 
     ways = {"p1-vms100", "p0-vms102", "p0-vms101"}
