@@ -43,6 +43,7 @@ for host in here there; do ip netns del $host; done
 """
 SUITES = {
     "tests/kernel/test_capture_ipip.py": 1,
+    "tests/kernel/test_trace_matrix.py": 1,
     "tests/lab/test_lab_ipip.py": 5,
 }
 """How many tests pass in each."""
