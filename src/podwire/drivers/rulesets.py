@@ -219,7 +219,8 @@ def dump(
             if got == wanted:
                 found.append((data, start, end))
             elif got in {wire.NLMSG_DONE, wire.NLMSG_ERROR}:
+                # The end of a listing says, too, that there was none: sock_diag without a module.
                 code = -int.from_bytes(data[start : start + 4], "little", signed=True)
-                if got == wire.NLMSG_ERROR and code:
+                if code:
                     raise OSError(code, "refused")
                 return found
