@@ -69,7 +69,15 @@ ip -n vms103 neigh add proxy 192.168.26.77 dev ens32
 ip -n vms103 neigh add 2001:db8:1::7 dev ens32 lladdr 02:00:00:00:00:07 nud permanent
 bridge -n vms103 fdb add 02:00:00:00:00:99 dev vxlan.calico dst 192.168.26.99 vni 7 port 99 self
 bridge -n vms103 fdb add 02:00:00:00:00:98 dev port0 master static
+bridge -n vms103 fdb add 02:00:00:00:00:97 dev port0 master sticky static
+ip -n vms103 link set port0 type bridge_slave isolated on hairpin on learning off flood off
+ip -n underlay link set br0 type bridge nf_call_iptables 1
 tc -n vms103 qdisc add dev ens32 clsact
+ip netns exec underlay nft add table netdev t
+ip netns exec underlay nft add chain netdev t in \
+  '{ type filter hook ingress device vms103 priority 0; }'
+ip netns exec underlay nft add chain netdev t out \
+  '{ type filter hook egress devices = { vms103, vms105 } priority 0; policy drop; }'
 ip netns exec vms103 nft add table inet t
 ip netns exec vms103 nft add chain inet t c '{ type filter hook forward priority 0; policy drop; }'
 ip netns exec vms103 nft add rule inet t c ip saddr { 10.0.0.1, 10.0.0.9-10.0.0.12 } \

@@ -83,6 +83,7 @@ run qdiscs tc -j qdisc show
 run sockets ss -H -tuln
 run sysctls settings
 run nft nft -j list ruleset
+run nft_chains nft list chains
 run iptables_legacy legacy
 run iptables_nft4 iptables-nft-save
 run iptables_nft6 ip6tables-nft-save

@@ -20,6 +20,7 @@ from podwire.drivers.transport import in_parallel
 from podwire.errors import BadInput, PodwireError, Transient
 from podwire.model import iproute_json
 from podwire.model.kernelstate import KernelState, Missing, NamespaceRef, Read
+from podwire.model.nft_text import lacks_devices, with_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -203,7 +204,7 @@ def _state(node: str, told: Told, report: Report) -> KernelState:
 
 def _rule_sets(sections: _Sections) -> dict[str, Any]:
     """What filters, each part as far as another one refers to it (`drivers.rulesets`)."""
-    nft = sections.one("nft", iproute_json.parse_nft)
+    nft = _with_devices(sections, sections.one("nft", iproute_json.parse_nft))
     legacy = sections.one("iptables_legacy", lambda text: text)
     compatible: Section[str] = nft if isinstance(nft, Missing) else Read("")
     if isinstance(nft, Read):
@@ -218,6 +219,16 @@ def _rule_sets(sections: _Sections) -> dict[str, Any]:
     if any(isinstance(each, Read) and "--match-set" in each.value for each in (legacy, compatible)):
         ipsets = sections.one("ipsets", lambda text: text)
     return {"nft": nft, "iptables_legacy": legacy, "iptables_nft": compatible, "ipsets": ipsets}
+
+
+def _with_devices(sections: _Sections, nft: Section[Any]) -> Section[Any]:
+    """The links of chains that sit beside one, where nft leaves them out of its JSON."""
+    if isinstance(nft, Missing) or not lacks_devices(nft.value):
+        return nft
+    chains = sections.one("nft_chains", lambda text: text)
+    if isinstance(chains, Missing):
+        return chains
+    return replace(nft, value=with_devices(nft.value, chains.value))
 
 
 class _Sections:

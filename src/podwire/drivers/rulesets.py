@@ -21,6 +21,7 @@ from podwire.drivers.netlink import wire
 from podwire.drivers.netlink.session import open_socket
 from podwire.errors import Forbidden, KernelError
 from podwire.model.kernelstate import Missing, Read
+from podwire.model.nft_text import lacks_devices, with_devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,24 +57,20 @@ def read_nft() -> Section[tuple[Mapping[str, object], ...]]:
 
 
 def _run_nft(program: str, generation: int) -> Section[tuple[Mapping[str, object], ...]]:
+    text = _run(program, "-j", "list", "ruleset")
+    if isinstance(text, Missing):
+        return text
     try:
-        done = subprocess.run(
-            [program, "-j", "list", "ruleset"],
-            capture_output=True,
-            check=False,
-            timeout=TIMEOUT_S,
-            text=True,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Missing(f"nft -j list ruleset: {error}")
-    if done.returncode != 0:
-        return Missing(f"nft -j list ruleset: {done.stderr.strip() or done.returncode}")
-    try:
-        found = json.loads(done.stdout)["nftables"]
+        found = tuple(json.loads(text)["nftables"])
     except ValueError:
         # nft 1.0.6 ends in the middle of it, without a complaint.
         return Missing("nft -j list ruleset: it breaks off, as at a table that a program owns")
-    return Read(tuple(found), time_ns=time.time_ns(), generation=generation)
+    if lacks_devices(found):
+        chains = _run(program, "list", "chains")
+        if isinstance(chains, Missing):
+            return chains
+        found = with_devices(found, chains)
+    return Read(found, time_ns=time.time_ns(), generation=generation)
 
 
 def _tables() -> tuple[int, int]:
@@ -181,13 +178,15 @@ def _run(name: str, *arguments: str) -> str | Missing:
     program = shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         return Missing(f"{name} is not installed")
+    name = " ".join((Path(name).name, *arguments))
     try:
         done = subprocess.run(
             [program, *arguments], capture_output=True, check=False, timeout=TIMEOUT_S, text=True
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Missing(f"{name}: {error}")
-    return Missing(f"{name}: {done.stderr.strip()}") if done.returncode else done.stdout
+    complaint = done.stderr.strip() or done.returncode
+    return Missing(f"{name}: {complaint}") if done.returncode else done.stdout
 
 
 def read_classifiers() -> tuple[str, ...]:

@@ -18,7 +18,14 @@ from podwire.model.addressing import (
     parse_interface,
     parse_network,
 )
-from podwire.model.link import Address, Link, VXLANSettings
+from podwire.model.link import (
+    PORT_STATES,
+    Address,
+    BridgeSettings,
+    Link,
+    PortSettings,
+    VXLANSettings,
+)
 from podwire.model.overlay import (
     NUD_DELAY,
     NUD_FAILED,
@@ -73,6 +80,13 @@ _RULE_NOT_MODELLED = {
     "uid_start": "uid range",
     "dscp": "dscp",
 }
+_PORT_NOT_MODELLED = {
+    "proxy_arp": "proxy_arp of the port",
+    "proxy_arp_wifi": "proxy_arp_wifi of the port",
+    "vlan_tunnel": "vlan_tunnel of the port",
+    "neigh_suppress": "neigh_suppress of the port",
+    "locked": "a locked port",
+}
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -89,8 +103,13 @@ def _link(each: Object, indexes: Indexes) -> Link:
     kind = info.get("info_kind")
     data = info.get("info_data", {}) if kind == "vxlan" else {}
     loopback = "LOOPBACK" in flags
+    bridge = info.get("info_data", {}) if kind == "bridge" else {}
+    port = info.get("info_slave_data", {}) if info.get("info_slave_kind") == "bridge" else {}
     there = each.get("link_index")
     unknown = {"xdp"} if "xdp" in each else set()
+    unknown |= {title for name, title in _PORT_NOT_MODELLED.items() if port.get(name)}
+    if bridge.get("vlan_filtering"):
+        unknown.add("vlan_filtering")
     if data.get("external"):
         unknown.add("vxlan external")
     if there is None and each.get("link") is not None:
@@ -110,8 +129,30 @@ def _link(each: Object, indexes: Indexes) -> Link:
         peer_netnsid=each.get("link_netnsid", -1) if "link_index" in each else None,
         loopback=loopback,
         vxlan=_vxlan(data, indexes) if "id" in data else None,
+        bridge=_bridge(bridge) if kind == "bridge" else None,
+        port=_port(port) if port else None,
         operstate=each.get("operstate", "unknown").lower(),
         not_modelled=frozenset(unknown),
+    )
+
+
+def _bridge(data: Object) -> BridgeSettings:
+    return BridgeSettings(
+        call_iptables=bool(data.get("nf_call_iptables")),
+        call_ip6tables=bool(data.get("nf_call_ip6tables")),
+    )
+
+
+def _port(data: Object) -> PortSettings:
+    state = data.get("state", "")
+    return PortSettings(
+        state=PORT_STATES.index(state) if state in PORT_STATES else _number(state),
+        hairpin=bool(data.get("hairpin")),
+        learning=bool(data.get("learning")),
+        flood=bool(data.get("flood")),
+        broadcast=bool(data.get("bcast_flood", True)),
+        multicast=bool(data.get("mcast_flood", True)),
+        isolated=bool(data.get("isolated")),
     )
 
 
@@ -297,6 +338,8 @@ def _fdb(each: Object, indexes: Indexes) -> FDBEntry:
         master=_index(each["master"], indexes) if "master" in each else None,
         vni=each.get("vni"),
         port=each.get("port"),
+        vlan=each.get("vlan"),
+        sticky="sticky" in each.get("flags", ()),
     )
 
 

@@ -31,6 +31,36 @@ class VXLANSettings:
     learning: bool = True
 
 
+PORT_FORWARDING = 3
+"""State of a bridge's port that takes and gives frames (BR_STATE_FORWARDING)."""
+PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortSettings:
+    """How a bridge treats one of its ports (IFLA_BRPORT_*)."""
+
+    state: int = PORT_FORWARDING
+    """A place in PORT_STATES."""
+    hairpin: bool = False
+    """A frame may leave by the port it came in by."""
+    learning: bool = True
+    flood: bool = True
+    """Frames for a MAC nobody knows leave by it."""
+    broadcast: bool = True
+    multicast: bool = True
+    isolated: bool = False
+    """It exchanges no frames with other isolated ports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeSettings:
+    """What a bridge of its own does with frames that carry IP (IFLA_BR_NF_CALL_*)."""
+
+    call_iptables: bool = False
+    call_ip6tables: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
     """One network device of one namespace."""
@@ -55,6 +85,9 @@ class Link:
     """IFLA_LINK_NETNSID; None: same namespace."""
     loopback: bool = False
     vxlan: VXLANSettings | None = None
+    bridge: BridgeSettings | None = None
+    port: PortSettings | None = None
+    """Of a port of a bridge."""
     operstate: str = "unknown"
     """RFC 2863 state: up, down, lowerlayerdown, unknown, dormant …"""
     not_modelled: frozenset[str] = frozenset()

@@ -56,6 +56,9 @@ class FDBEntry:
     master: int | None = None
     vni: int | None = None
     port: int | None = None
+    vlan: int | None = None
+    sticky: bool = False
+    """NTF_STICKY: it stays when the MAC is heard at another port."""
 
 
 def vtep_mac(node: str) -> str:

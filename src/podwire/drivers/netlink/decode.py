@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from podwire.drivers.netlink import wire
 from podwire.drivers.netlink.wire import Malformed, attributes, nested
-from podwire.model.link import Address, Link, VXLANSettings
+from podwire.model.link import Address, BridgeSettings, Link, PortSettings, VXLANSettings
 from podwire.model.overlay import NUD_PERMANENT, FDBEntry, Neighbour
 
 if TYPE_CHECKING:
@@ -24,13 +24,23 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 16, 18, 20
 _IFLA_LINK_NETNSID, _IFLA_XDP = 37, 43
 _XDP_ATTACHED = 2
-_INFO_KIND, _INFO_DATA = 1, 2
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_BR_VLAN_FILTERING, _BR_CALL_IPTABLES, _BR_CALL_IP6TABLES = 7, 36, 37
+_PORT_STATE, _PORT_HAIRPIN, _PORT_LEARNING, _PORT_FLOOD = 1, 4, 8, 9
+_PORT_MULTICAST, _PORT_BROADCAST, _PORT_ISOLATED = 27, 30, 33
+_PORT_NOT_MODELLED = {
+    10: "proxy_arp of the port",
+    12: "proxy_arp_wifi of the port",
+    29: "vlan_tunnel of the port",
+    32: "neigh_suppress of the port",
+    39: "a locked port",
+}
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 3, 4, 7, 15
 _VXLAN_LOCAL6, _VXLAN_COLLECT_METADATA = 17, 25
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
-_NDA_DST, _NDA_LLADDR, _NDA_PORT, _NDA_VNI, _NDA_MASTER = 1, 2, 6, 7, 9
-_NTF_SELF, _NTF_PROXY = 0x02, 0x08
+_NDA_DST, _NDA_LLADDR, _NDA_VLAN, _NDA_PORT, _NDA_VNI, _NDA_MASTER = 1, 2, 5, 6, 7, 9
+_NTF_SELF, _NTF_PROXY, _NTF_STICKY = 0x02, 0x08, 0x40
 
 _OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
 
@@ -43,8 +53,14 @@ def decode_link(data: bytes, start: int, end: int) -> Link:
         raise Malformed("link")
     info = nested(found.get(_IFLA_LINKINFO, b""))
     kind = wire.string(info[_INFO_KIND]) if _INFO_KIND in info else None
-    settings = nested(info.get(_INFO_DATA, b"")) if kind == "vxlan" else {}
-    unknown = set()
+    data_of = nested(info.get(_INFO_DATA, b"")) if kind in {"vxlan", "bridge"} else {}
+    settings = data_of if kind == "vxlan" else {}
+    bridge = data_of if kind == "bridge" else {}
+    is_port = wire.string(info.get(_INFO_SLAVE_KIND, b"\0")) == "bridge"
+    port = nested(info.get(_INFO_SLAVE_DATA, b"")) if is_port else {}
+    unknown = {name for number, name in _PORT_NOT_MODELLED.items() if _is_on(port, number)}
+    if _is_on(bridge, _BR_VLAN_FILTERING):
+        unknown.add("vlan_filtering")
     if wire.u8(nested(found.get(_IFLA_XDP, b"")).get(_XDP_ATTACHED, b"\0")):
         unknown.add("xdp")
     if _VXLAN_COLLECT_METADATA in settings and wire.u8(settings[_VXLAN_COLLECT_METADATA]):
@@ -66,8 +82,33 @@ def decode_link(data: bytes, start: int, end: int) -> Link:
         peer_netnsid=wire.i32(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         loopback=loopback,
         vxlan=_vxlan(settings) if _VXLAN_ID in settings else None,
+        bridge=_bridge(bridge) if kind == "bridge" else None,
+        port=_port(port) if port else None,
         operstate=_OPERSTATES[state] if state < len(_OPERSTATES) else str(state),
         not_modelled=frozenset(unknown),
+    )
+
+
+def _is_on(found: dict[int, bytes], number: int) -> bool:
+    return bool(wire.u8(found.get(number, b"\0")))
+
+
+def _bridge(found: dict[int, bytes]) -> BridgeSettings:
+    return BridgeSettings(
+        call_iptables=_is_on(found, _BR_CALL_IPTABLES),
+        call_ip6tables=_is_on(found, _BR_CALL_IP6TABLES),
+    )
+
+
+def _port(found: dict[int, bytes]) -> PortSettings:
+    return PortSettings(
+        state=wire.u8(found.get(_PORT_STATE, b"\0")),
+        hairpin=_is_on(found, _PORT_HAIRPIN),
+        learning=_is_on(found, _PORT_LEARNING),
+        flood=_is_on(found, _PORT_FLOOD),
+        broadcast=_is_on(found, _PORT_BROADCAST),
+        multicast=_is_on(found, _PORT_MULTICAST),
+        isolated=_is_on(found, _PORT_ISOLATED),
     )
 
 
@@ -137,6 +178,8 @@ def decode_fdb(data: bytes, start: int, end: int) -> FDBEntry:
         master=wire.u32(found[_NDA_MASTER]) if _NDA_MASTER in found else None,
         vni=wire.u32(found[_NDA_VNI]) if _NDA_VNI in found else None,
         port=wire.be16(found[_NDA_PORT]) if _NDA_PORT in found else None,
+        vlan=wire.u16(found[_NDA_VLAN]) if _NDA_VLAN in found else None,
+        sticky=bool(flags & _NTF_STICKY),
     )
 
 
