@@ -218,21 +218,69 @@ def test_bridged_packets_meet_the_rules_where_br_netfilter_says_so() -> None:
     assert trace.faults[0].where.netns == "underlay"
 
 
-@pytest.mark.parametrize("family", ["netdev", "bridge"])
-def test_rules_below_ip_are_not_modelled(family: str) -> None:
+def below(family: str, hook: str, expressions: Rule, **more: object) -> list[dict[str, object]]:
+    names = {"family": family, "table": more.pop("table", "t")}
+    chain = {**names, "name": "c", "type": "filter", "hook": hook, "prio": 0, **more}
+    return [{"chain": chain}, {"rule": {**names, "chain": "c", "handle": 7, "expr": expressions}}]
+
+
+VXLAN_PORT = payload("udp", "dport", 4789)
+BELOW = {
+    "ingress": below("netdev", "ingress", [VXLAN_PORT, DROP], dev="vms103"),
+    "egress": below("netdev", "egress", [VXLAN_PORT, DROP], dev=["x", "vms1*"]),
+    "inet": below("inet", "ingress", [VXLAN_PORT, DROP], dev="vms103"),
+    "prerouting": below("bridge", "prerouting", [VXLAN_PORT, DROP]),
+    "forward": below("bridge", "forward", [payload("ether", "type", "ip"), DROP]),
+    "postrouting": below("bridge", "postrouting", [VXLAN_PORT, DROP]),
+    "policy": below("bridge", "forward", [payload("ether", "type", "arp"), ACCEPT], policy="drop"),
+    "other": below("bridge", "forward", [meta("protocol", "ip"), meta("pkttype", "other"), DROP]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BELOW)
+def test_rules_below_ip_decide(name: str) -> None:
     network = story()
-    chain = {
-        "family": family,
-        "table": "t",
-        "name": "c",
-        "hook": "ingress",
-        "dev": "br0",
-        "prio": 0,
-    }
-    network["underlay"].nft = [{"chain": {**chain, "dev": ["vms103"]}}]
+    network["underlay"].nft = BELOW[name]
+    trace = predict(network.states(), "demo/web-0", "demo/db-0")
+    assert trace.disposition is Disposition.DENIED, trace.summary
+    assert trace.faults[0].where.netns == "underlay"
+    assert trace.faults[0].number == 35
+
+
+def test_rules_of_other_links_and_hooks_do_not() -> None:
+    network = story()
+    network["underlay"].nft = [
+        *below("netdev", "ingress", [DROP], dev="other"),
+        *below("bridge", "input", [DROP], table="t0"),
+        *below("bridge", "output", [DROP], table="t1"),
+        *below("arp", "input", [DROP]),
+        *below("bridge", "forward", [payload("arp", "operation", "inrequest"), DROP], table="t2"),
+        *below("bridge", "forward", [payload("vlan", "id", 5), DROP], table="t3"),
+        *below(
+            "bridge", "forward", [payload("ether", "saddr", "02:00:00:00:99:99"), DROP], table="t4"
+        ),
+    ]
+    trace = predict(network.states(), "demo/web-0", "demo/db-0")
+    assert trace.disposition is Disposition.DELIVERED_AND_ANSWERED, trace.summary
+
+
+def test_a_chain_beside_an_unknown_link_may_be_beside_this_one() -> None:
+    network = story()
+    network["underlay"].nft = below("netdev", "ingress", [DROP])
     trace = predict(network.states(), "demo/web-0", "demo/db-0")
     assert trace.disposition is Disposition.INSUFFICIENT_INFO
-    assert f"nftables chain {family} t c" in trace.summary
+    assert "netdev" in trace.summary
+
+
+def test_a_rule_that_takes_arp_away_is_named() -> None:
+    network = story()
+    network["underlay"].nft = below("bridge", "forward", [payload("ether", "type", "arp"), DROP])
+    trace = predict(network.states(), "demo/web-0", "demo/db-0")
+    assert trace.disposition is Disposition.NEIGHBOR_FAILED
+    fault = trace.faults[0]
+    assert (fault.id, fault.where.netns) == ("arp.denied", "underlay")
+    assert fault.fix is not None
+    assert fault.fix.command == "nft delete rule bridge t c handle 7"
 
 
 def test_classifiers_are_not_modelled() -> None:

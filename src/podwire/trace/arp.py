@@ -6,7 +6,7 @@ so a missing route, a switched-off forwarding or rp_filter silences the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from podwire.model import overlay
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from podwire.model.addressing import IPAddress
-    from podwire.trace.segment import Reach
+    from podwire.trace.segment import Crossing, Reach
     from podwire.trace.world import Port, World
 
 VALID = (
@@ -41,6 +41,8 @@ class Answer:
     """own: the address is his; proxy: he answers because he can route it elsewhere."""
     delay_s: float = 0.0
     """Longest wait before a proxy answer (proxy_delay)."""
+    crossings: tuple[Crossing, ...] = ()
+    """Bridge ports that the question passes on its way to him."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def ask(world: World, asker: Port, target: IPAddress, packet_source: IPAddress) 
     for arrival in reached.arrivals:
         heard = _hear(arrival.port, target, sender)
         if isinstance(heard, Answer):
-            answers.append(heard)
+            answers.append(replace(heard, crossings=arrival.crossings))
         else:
             silences.append(heard)
     return Asked(

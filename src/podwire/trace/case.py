@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from podwire.trace.world import Pod, World
 
 
-ONLY_FOR_SENTENCES = frozenset({"prefix", "table", "link", "target", "delay_ms", "line"})
+ONLY_FOR_SENTENCES = frozenset({"prefix", "table", "link", "target", "delay_ms", "family", "line"})
 """Facts of a cause that other evidence already says."""
 
 

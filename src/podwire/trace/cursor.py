@@ -46,8 +46,21 @@ class Cursor:
     remarks: tuple[Cause, ...] = ()
     seen: frozenset[object] = frozenset()
     lookups: tuple[Lookup, ...] = ()
+    heard: tuple[tuple[tuple[int, int, str], int], ...] = ()
+    """What bridges learn from this packet: see `segment.Heard`."""
+    prerouted: bool = False
+    """A bridge has shown it to IP's prerouting rules already (br_netfilter)."""
     rerouted: Packet | None = None
     """A packet made here, as it was when its output hook had it routed anew."""
+
+    @property
+    def heard_at(self) -> Mapping[tuple[int, int, str], int]:
+        """The port at which each bridge has heard a MAC last."""
+        return dict(self.heard)
+
+    def with_heard(self, key: tuple[int, int, str], port: int) -> Cursor:
+        """A bridge has heard a MAC."""
+        return replace(self, heard=(*self.heard, (key, port)))
 
     def place(self, world: World, link: Link | None = None, space: Space | None = None) -> Where:
         """Where a link of this (or another) namespace is."""
@@ -120,6 +133,7 @@ class Cursor:
             questions=self.questions,
             remarks=self.remarks,
             lookups=self.lookups,
+            heard=self.heard,
         )
 
 

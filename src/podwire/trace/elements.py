@@ -24,6 +24,7 @@ class Hidden:
 
 
 HIDDEN = Hidden()
+MAC_BITS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,14 @@ def compile_element(element: Any, kind: Kind) -> Any:
             if not isinstance(kind, tuple) or len(kind) != len(parts):
                 raise Doubtful(f"compares several fields with {element}")
             return tuple(compile_element(*each) for each in zip(parts, kind, strict=True))
+        case {"prefix": {"addr": str(address), "len": int(length)}} if kind == "mac":
+            low = mac_number(address)
+            return Between(low, low | ((1 << (MAC_BITS - length)) - 1))
         case {"prefix": {"addr": str(address), "len": int(length)}}:
             network = ip_network(f"{address}/{length}", strict=False)
             return Between(network.network_address, network.broadcast_address)
+        case {"prefix": {"addr": int(low), "len": int(length)}}:
+            return _number_prefix(low, length)
         case {"range": [low, high]}:
             return Between(compile_element(low, kind), compile_element(high, kind))
         case {"|": [*parts]}:
@@ -74,6 +80,18 @@ def compile_element(element: Any, kind: Kind) -> Any:
         case str() | int():
             return literal(element, kind)
     raise Doubtful(f"uses the element {element}, which is not modelled")
+
+
+def _number_prefix(low: int, length: int) -> Between:
+    """A range of numbers told as a prefix (`8/29` is 8-15): its width is what it is aligned to."""
+    fitting = [
+        bits
+        for bits in (8, 16, 32)
+        if length <= bits and low < 1 << bits and low % (1 << (bits - length)) == 0
+    ]
+    if len(fitting) != 1:
+        raise Doubtful(f"uses the prefix {low}/{length} of a number of unknown width")
+    return Between(low, low + (1 << (fitting[0] - length)) - 1)
 
 
 def _joined(parts: Iterable[Any], kind: Kind) -> int:
@@ -96,6 +114,8 @@ def literal(value: str | int, kind: Kind) -> Any:
         return int(value)
     if kind == "link":
         return value
+    if kind == "mac":
+        return mac_number(value)
     if kind == "address" or (kind == "number" and (":" in value or value.count(".") == 3)):
         if "/" in value:
             network = ip_network(value, strict=False)
@@ -108,6 +128,18 @@ def literal(value: str | int, kind: Kind) -> Any:
         return int(value, 0)
     except ValueError:
         raise Doubtful(f"names {value!r}, which is not modelled") from None
+
+
+def mac_number(text: str) -> int:
+    """A MAC as a number, so that it can be masked.
+
+    Raises:
+        Doubtful: it is none.
+    """
+    try:
+        return int(text.replace(":", ""), 16)
+    except ValueError:
+        raise Doubtful(f"compares a MAC with {text!r}") from None
 
 
 def fits(value: Any, element: Any) -> bool | None:

@@ -13,6 +13,7 @@ from podwire.trace import fib
 from podwire.trace.elements import HIDDEN, Doubtful, compile_element, fits
 from podwire.trace.fib import Query
 from podwire.trace.fields import ABSENT, connection_field, header_field, meta_field
+from podwire.trace.passage import Layer
 from podwire.trace.rulenames import FLAGS
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def evaluate(expression: Any, scene: Scene) -> tuple[Any, Kind]:
     word, inner = next(iter(expression.items()))
     packet, passage = scene.packet, scene.passage
     if word == "payload":
-        return header_field(inner, packet)
+        return header_field(inner, packet, passage)
     if word == "meta":
         return meta_field(str(inner.get("key")), packet, passage, scene.space)
     if word == "ct":
@@ -226,6 +227,8 @@ def _operand(operand: Any, kind: Kind, scene: Scene) -> Any:
 
 def _fib(inner: JSON, scene: Scene) -> tuple[Any, Kind]:
     """`fib saddr . iif oif`, `fib daddr type` (nft_fib_ipv4.c, nft_fib_ipv6.c)."""
+    if scene.passage.layer is not Layer.IP:
+        raise Doubtful("asks the FIB below IP, which is not modelled")
     flags = inner.get("flags", [])
     flags = [flags] if isinstance(flags, str) else flags
     space, packet, passage = scene.space, scene.packet, scene.passage

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from podwire.trace import tracking
-from podwire.trace.elements import HIDDEN, Doubtful
+from podwire.trace.elements import HIDDEN, Doubtful, mac_number
 from podwire.trace.flow import ICMP6, PROTOCOL_NUMBERS, Packet, Protocol
+from podwire.trace.passage import Layer
 from podwire.trace.rulenames import STATES, STATUSES
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 SYN, RST, ACK = 2, 4, 16
-IPV6_HEADER = 40
+ETHERNET_HEADER, IPV6_HEADER = 14, 40
 NET_TYPES = {"ipip": 768, "loopback": 772}
 
 
@@ -35,14 +36,20 @@ def protocol_number(packet: Packet) -> int:
     return PROTOCOL_NUMBERS[packet.protocol]
 
 
-def header_field(inner: JSON, packet: Packet) -> tuple[Any, Kind]:
+def header_field(inner: JSON, packet: Packet, passage: Passage) -> tuple[Any, Kind]:
     """A `payload` expression.
 
     Raises:
         Doubtful: the field is not modelled.
     """
     protocol, name = str(inner.get("protocol")), str(inner.get("field"))
-    if protocol in {"ip", "ip6"}:
+    if protocol == "ether":
+        return _ether(name, packet, passage)
+    if protocol == "arp" or packet.protocol is Protocol.ARP:
+        if protocol != "arp" or packet.protocol is not Protocol.ARP:
+            return ABSENT, "number"
+        found = _arp(packet, passage)
+    elif protocol in {"ip", "ip6"}:
         if packet.source.version != (4 if protocol == "ip" else 6):
             return ABSENT, "number"
         found = _ip(packet) if protocol == "ip" else _ip6(packet)
@@ -54,13 +61,53 @@ def header_field(inner: JSON, packet: Packet) -> tuple[Any, Kind]:
         if protocol_number(packet) != (1 if protocol == "icmp" else ICMP6):
             return ABSENT, "number"
         found = _icmp(packet, protocol)
-    elif protocol in {"sctp", "dccp", "udplite", "igmp", "ah", "esp", "comp"}:
+    elif protocol in {"sctp", "dccp", "udplite", "igmp", "ah", "esp", "comp", "vlan"}:
         return ABSENT, "number"
     else:
         found = {}
     if name not in found:
         raise Doubtful(f"looks at {protocol} {name}, which is not modelled")
     return found[name]
+
+
+def _ether(name: str, packet: Packet, passage: Passage) -> tuple[Any, Kind]:
+    """The frame's header; on its way through IP a packet keeps one that is not followed."""
+    frame = passage.frame
+    if passage.layer is Layer.IP:
+        raise Doubtful(f"looks at ether {name} above Ethernet, which is not modelled")
+    if frame is None:
+        return ABSENT, "number"
+    if name == "type":
+        return ether_type(packet), "ethertype"
+    address = frame.source if name == "saddr" else frame.destination
+    if address is None:
+        return HIDDEN, "mac"
+    return mac_number(address), "mac"
+
+
+def ether_type(packet: Packet) -> int:
+    """What the frame says it carries."""
+    if packet.protocol is Protocol.ARP:
+        return 0x0806
+    return 0x0800 if packet.source.version == 4 else 0x86DD
+
+
+def _arp(packet: Packet, passage: Passage) -> dict[str, tuple[Any, Kind]]:
+    found: dict[str, tuple[Any, Kind]] = {
+        "operation": (2 if packet.reply else 1, "arp operation"),
+        "htype": (1, "number"),
+        "ptype": (0x0800, "ethertype"),
+        "hlen": (6, "number"),
+        "plen": (4, "number"),
+        "saddr ip": (packet.source, "address"),
+        "daddr ip": (packet.destination, "address"),
+    }
+    frame = passage.frame
+    if frame is not None and frame.source is not None:
+        asked = 0 if frame.is_group else mac_number(frame.destination)
+        found["saddr ether"] = (mac_number(frame.source), "mac")
+        found["daddr ether"] = (asked, "mac")
+    return found
 
 
 def _ip(packet: Packet) -> dict[str, tuple[Any, Kind]]:
@@ -108,7 +155,7 @@ def _ports(packet: Packet) -> dict[str, tuple[Any, Kind]]:
 
 
 def _icmp(packet: Packet, protocol: str) -> dict[str, tuple[Any, Kind]]:
-    kinds = (8, 0) if protocol == "icmp" else (128, 129)
+    kinds = (8, 0) if protocol == "icmp" else (135, 136) if packet.discovery else (128, 129)
     said = packet.complaint
     return {
         "type": (kinds[packet.reply] if said is None else said.type, f"{protocol} type"),
@@ -122,24 +169,18 @@ def meta_field(key: str, packet: Packet, passage: Passage, space: Space) -> tupl
     Raises:
         Doubtful: the field is not modelled.
     """
-    version = packet.source.version
+    if key in _OF_THE_PACKET:
+        return _of_the_packet(key, packet, passage)
     match key:
         case "iifname" | "iif":
             return passage.iif or "", "link"
         case "oifname" | "oif":
             return passage.oif or "", "link"
-        case "mark":
-            return packet.mark, "number"
-        case "l4proto":
-            return protocol_number(packet), "protocol"
-        case "nfproto":
-            return (2 if version == 4 else 10), "nfproto"
-        case "protocol":
-            return (0x0800 if version == 4 else 0x86DD), "ethertype"
-        case "length":
-            return packet.length, "number"
         case "pkttype":
-            return 0, "pkttype"
+            return passage.kind, "pkttype"
+        case "ibrname" | "obrname" if passage.layer is Layer.BRIDGE:
+            side = passage.iif if key == "ibrname" else passage.oif
+            return (passage.bridge or "") if side else "", "link"
         case "iiftype" | "oiftype":
             return _link_type(passage.iif if key == "iiftype" else passage.oif, space), "iiftype"
         case "skuid" | "skgid" | "cgroup" if not passage.local:
@@ -147,6 +188,26 @@ def meta_field(key: str, packet: Packet, passage: Passage, space: Space) -> tupl
         case "ipsec" | "secpath":
             return 0, "missing"
     raise Doubtful(f"looks at meta {key}, which is not modelled")
+
+
+_OF_THE_PACKET = frozenset({"mark", "l4proto", "nfproto", "protocol", "length"})
+
+
+def _of_the_packet(key: str, packet: Packet, passage: Passage) -> tuple[Any, Kind]:
+    match key:
+        case "mark":
+            return packet.mark, "number"
+        case "l4proto":
+            if packet.protocol is Protocol.ARP:
+                return ABSENT, "protocol"
+            return protocol_number(packet), "protocol"
+        case "nfproto":
+            return (2 if packet.source.version == 4 else 10), "nfproto"
+        case "protocol":
+            return ether_type(packet), "ethertype"
+    # Where frames leave a link their Ethernet header counts, too.
+    ether = passage.hook == "egress" and passage.frame is not None
+    return packet.length + (ETHERNET_HEADER if ether else 0), "number"
 
 
 def _link_type(name: str | None, space: Space) -> Any:

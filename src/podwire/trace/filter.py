@@ -2,7 +2,7 @@
 
 A rule matches, does not, or nobody can say (a limit, a foreign extension, an old connection). What
 nobody can say is tried both ways: only when the results differ it ends in INSUFFICIENT_INFO. What
-is left to chance (numgen, statistic) makes several ways. Families ip, ip6 and inet.
+is left to chance (numgen, statistic) makes several ways. All families of nftables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from podwire.trace.elements import Doubtful
 from podwire.trace.expressions import Scene, evaluate, holds, look_up
 from podwire.trace.fields import ABSENT
 from podwire.trace.flow import Packet, Protocol
-from podwire.trace.passage import Passage
+from podwire.trace.passage import Layer, Passage
 from podwire.trace.space import Lacking
 from podwire.trace.statements import HARMLESS, VERDICTS, is_condition, refusal, statements
 
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from podwire.trace.ruleset import Ruleset
     from podwire.trace.space import Space
 
-__all__ = ["Outcome", "Passage", "Verdict", "judge", "rules_below_ip"]
+__all__ = ["Outcome", "Passage", "Verdict", "judge"]
 JSON = dict[str, Any]
 MAX_JUMPS = 16
 """NFT_JUMP_STACK_SIZE: the kernel refuses deeper rule sets."""
+BELOW_IP = frozenset({"bridge", "netdev", "arp"})
+"""Families whose rules a reader may not think of: they are named."""
 TRACKING_PRIORITY = -200
 """NF_IP_PRI_CONNTRACK."""
 TRANSLATIONS = {"prerouting": -100, "output": -100, "postrouting": 100, "input": 100}
@@ -46,6 +48,7 @@ class Verdict:
     handle: int | None = None
     policy: bool = False
     """The chain's default policy decided, no rule did."""
+    family: str | None = None
     comment: str | None = None
     line: int | None = None
     """Of iptables: which `-A` line it is."""
@@ -57,7 +60,8 @@ class Verdict:
         """`table chain rule handle 6`."""
         which = f"handle {self.handle}" if self.line is None else f"number {self.line}"
         what = "policy" if self.policy else f"rule {which}"
-        return f"{self.table} {self.chain} ({what})"
+        family = f"{self.family} " if self.family in BELOW_IP else ""
+        return f"{family}{self.table} {self.chain} ({what})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +116,15 @@ def judge(space: Space, passage: Passage) -> tuple[Outcome, ...]:
 
 def _lacking(space: Space, passage: Passage, beyond: _Beyond) -> Lacking:
     rule = beyond.rule
-    which = f"handle {rule.get('handle')}" if "line" not in rule else f"number {rule['line']}"
+    which = f"rule handle {rule.get('handle')}"
+    if "line" in rule:
+        which = f"rule number {rule['line']}"
+    place = f"chain {rule.get('table')} {rule.get('chain')}"
+    if "chain" not in rule:
+        which, place = "one", f"chains of family {rule.get('family')}"
     return Lacking(
-        f"{_program(str(rule.get('family', '')))} chain {rule.get('table')} {rule.get('chain')} "
-        f"of {space.title}",
-        f"rule {which} {beyond.why}",
+        f"{_program(str(rule.get('family', '')))} {place} of {space.title}",
+        f"{which} {beyond.why}",
         decides=f"whether the packet passes the {passage.hook} hook",
     )
 
@@ -138,9 +146,7 @@ class _Hook:
     def run(self) -> Outcome:
         packet, met = self.passage.packet, None
         rerouted: Packet | None = None
-        version = packet.source.version
-        chains = self.ruleset.base_chains(self.passage.hook, version)
-        for stage in _stages(self.passage.hook, chains):
+        for stage in self._stages():
             if stage == "track":
                 packet = tracking.tracked(self.space, packet)
                 continue
@@ -159,9 +165,25 @@ class _Hook:
                     break
         return Outcome(verdict=met, packet=packet, rerouted=rerouted)
 
+    def _stages(self) -> list[Any]:
+        """Chains in the order of their priorities, tracking and NAT between them."""
+        passage = self.passage
+        try:
+            chains = self.ruleset.base_chains(passage)
+        except Doubtful as doubtful:
+            raise _Beyond({"family": str(passage.layer)}, str(doubtful)) from None
+        nat = [chain for chain in chains if chain.get("type") == "nat"]
+        others = [(int(chain.get("prio", 0)), 1, chain) for chain in chains if chain not in nat]
+        found: list[tuple[int, int, Any]] = list(others)
+        if _tracks(passage, self.ruleset):
+            found.append((TRACKING_PRIORITY, 0, "track"))
+        if passage.layer is Layer.IP and passage.hook in TRANSLATIONS:
+            found.append((TRANSLATIONS[passage.hook], 0, nat))
+        return [stage for _, _, stage in sorted(found, key=lambda each: each[:2])]
+
     def _routes_again(self, stage: Any) -> bool:
         """NAT and chains of type route do (ip_route_me_harder), and only for what is made here."""
-        if self.passage.hook != "output":
+        if self.passage.hook != "output" or self.passage.layer is not Layer.IP:
             return False
         return isinstance(stage, list) or stage.get("type") == "route"
 
@@ -189,16 +211,14 @@ def _route_key(packet: Packet) -> tuple[object, ...]:
     return (packet.source, packet.destination, packet.mark, packet.destination_port)
 
 
-def _stages(hook: str, chains: list[JSON]) -> list[Any]:
-    """Chains in the order of their priorities, tracking and NAT between them."""
-    nat = [chain for chain in chains if chain.get("type") == "nat"]
-    others = [(int(chain.get("prio", 0)), 1, chain) for chain in chains if chain not in nat]
-    found: list[tuple[int, int, Any]] = list(others)
-    if hook in {"prerouting", "output"}:
-        found.append((TRACKING_PRIORITY, 0, "track"))
-    if hook in TRANSLATIONS:
-        found.append((TRANSLATIONS[hook], 0, nat))
-    return [stage for _, _, stage in sorted(found, key=lambda each: each[:2])]
+def _tracks(passage: Passage, ruleset: Ruleset) -> bool:
+    """Whether packets are given their connection at the hook."""
+    if passage.layer is Layer.IP:
+        return passage.hook in {"prerouting", "output"}
+    bridged = passage.layer is Layer.BRIDGE and passage.hook == "prerouting"
+    early = passage.lowest <= TRACKING_PRIORITY <= passage.highest
+    is_ip = passage.packet.protocol is not Protocol.ARP
+    return bridged and early and is_ip and ruleset.tracks_bridged
 
 
 @dataclass(slots=True)
@@ -220,7 +240,8 @@ class _Run:
             return found
         policy = str(self.base.get("policy", "accept"))
         table, chain = self.base["table"], self.base["name"]
-        return Verdict(action=policy, table=table, chain=chain, policy=True)
+        family = self.base["family"]
+        return Verdict(action=policy, table=table, chain=chain, family=family, policy=True)
 
     def chain(self, name: str, depth: int) -> Verdict | None:
         """Run one chain; None when it ends without a verdict, `return` from a goto included."""
@@ -319,6 +340,7 @@ class _Run:
             action=action,
             table=rule["table"],
             chain=rule["chain"],
+            family=rule["family"],
             handle=rule.get("handle"),
             comment=rule.get("comment"),
             line=None if "handle" in rule else rule.get("line"),
@@ -361,6 +383,8 @@ def _can_reject(value: Any, packet: Packet) -> bool:
     """An answer that belongs to one protocol is also a condition, which nft does not list."""
     kind = value.get("type") if isinstance(value, dict) else None
     match kind:
+        case "icmp" | "icmpv6" if packet.protocol is Protocol.ARP:
+            return False
         case "icmp":
             return packet.source.version == 4
         case "icmpv6":
@@ -382,17 +406,3 @@ def _unclear(kind: str, value: Any) -> str:
     if kind == "xt":
         return f"uses {str(value['match']).strip()!r}, which is not modelled"
     return f"uses {kind!r}: it fits now and then"
-
-
-def rules_below_ip(space: Space, link: str, *, bridged: bool) -> set[str]:
-    """Base chains of the families netdev (on this link) and bridge, none of them modelled."""
-    found = set()
-    for entry in space.need(space.state.nft, "nftables rules"):
-        chain = entry.get("chain")
-        if not isinstance(chain, dict) or "hook" not in chain:
-            continue
-        devices = chain.get("dev", ())
-        here = link == devices or (isinstance(devices, list) and link in devices)
-        if (chain["family"] == "netdev" and here) or (chain["family"] == "bridge" and bridged):
-            found.add(f"nftables chain {chain['family']} {chain['table']} {chain['name']}")
-    return found

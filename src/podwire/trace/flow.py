@@ -24,10 +24,15 @@ class Protocol(StrEnum):
     TCP = "tcp"
     UDP = "udp"
     IPIP = "ipip"
+    ARP = "arp"
+    """A question for a MAC, or its answer; such a packet has addresses and no IP header."""
 
 
 PROTOCOL_NUMBERS = {Protocol.ICMP: 1, Protocol.IPIP: 4, Protocol.TCP: 6, Protocol.UDP: 17}
 """IANA protocol numbers."""
+ARP_BYTES = 28
+NEIGHBOUR_BYTES = 72
+"""A question of neighbour discovery in IPv6, or its answer."""
 ICMP6 = 58
 """ICMP is another protocol in IPv6; `Protocol.ICMP` means that of the packet's family."""
 
@@ -104,6 +109,8 @@ class Packet:
     vni: int | None = None
     inner_mac: str | None = None
     """VXLAN: destination MAC of the inner frame."""
+    discovery: bool = False
+    """ICMP in IPv6 that asks for a MAC, or answers."""
     complaint: Complaint | None = None
     """Of an ICMP error."""
     reset: bool = False

@@ -58,7 +58,7 @@ def _judged(world: World, cursor: Cursor, passage: Passage, outcome: Outcome) ->
         if verdict.action != "accept":
             link = cursor.space.links_by_name.get(passage.oif or passage.iif or "")
             text = f"{verdict.place} of {cursor.space.title} says {verdict.action}"
-            known = {**by, "line": verdict.line}
+            known = {**by, "family": verdict.family, "line": verdict.line}
             facts = {key: str(value) for key, value in known.items() if value is not None}
             cause = cause_at(cursor, world, link, f"rule-{verdict.action}", text, facts)
             icmp = None if verdict.refusal == RESET else verdict.refusal

@@ -118,7 +118,7 @@ def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
         length = SYN_ACK_BYTES if packet.protocol is Protocol.TCP else packet.length
         ttl = space.default_ttl(packet.source.version)
         answer = replace(packet.answer(length), ttl=ttl, df=False)
-        begin = Cursor(space=space, packet=answer, direction=Direction.RETURN)
+        begin = Cursor(space=space, packet=answer, direction=Direction.RETURN, heard=path.heard)
         sent = path.hops[0].packet
         found += [_recognized(each, sent) for each in walk(world, begin)]
     found += [path.complaint for path in there if _is_refused(path) and path.complaint is not None]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from podwire.trace.crossing import beside
 from podwire.trace.cursor import Cursor, cause_at, hop_at
 from podwire.trace.flow import Packet, Protocol
+from podwire.trace.passage import Frame
 from podwire.trace.schema import Disposition, Path, Step
 from podwire.trace.segment import refuse_unmodelled
 from podwire.trace.world import Port
@@ -21,7 +23,7 @@ EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 """What sockets of all addresses are bound to."""
 
 
-def decapsulate(world: World, cursor: Cursor) -> Cursor | Path:
+def decapsulate(world: World, cursor: Cursor) -> list[Cursor | Path]:
     """Hand a tunnel's packet to its device; the inner one comes in there.
 
     Raises:
@@ -34,18 +36,18 @@ def decapsulate(world: World, cursor: Cursor) -> Cursor | Path:
         if device is None:
             text = f"{cursor.space.title} has no ipip device that is up"
             cause = replace(cause_at(cursor, world, cursor.link, "no-ipip", text), icmp="3/2")
-            return cursor.dropped(Disposition.LOST_ON_LINK, cause, "Tunnel")
+            return [cursor.dropped(Disposition.LOST_ON_LINK, cause, "Tunnel")]
         return _inside(world, cursor, device, f"IPIP from {outer.source}")
     found = _vxlan(world, cursor, outer)
     if isinstance(found, Path):
-        return found
+        return [found]
     if outer.inner_mac is not None and found.mac not in {None, outer.inner_mac}:
         text = (
             f"the inner frame is for {outer.inner_mac}, "
             f"{found.name} of {cursor.space.title} is {found.mac}"
         )
         cause = cause_at(cursor, world, found, "vtep-mac", text, {"mac": outer.inner_mac})
-        return cursor.dropped(Disposition.NOT_FOR_ME, cause, "Tunnel")
+        return [cursor.dropped(Disposition.NOT_FOR_ME, cause, "Tunnel")]
     return _inside(world, cursor, found, f"VXLAN {outer.vni} from {outer.source}")
 
 
@@ -75,7 +77,7 @@ def _vxlan(world: World, cursor: Cursor, outer: Packet) -> Link | Path:
     return cursor.dropped(Disposition.LOST_ON_LINK, cause, "Tunnel")
 
 
-def _inside(world: World, cursor: Cursor, device: Link, text: str) -> Cursor:
+def _inside(world: World, cursor: Cursor, device: Link, text: str) -> list[Cursor | Path]:
     refuse_unmodelled(cursor.space, device)
     outer, inner = cursor.packet, cursor.packet.inner
     assert inner is not None
@@ -83,7 +85,9 @@ def _inside(world: World, cursor: Cursor, device: Link, text: str) -> Cursor:
     cursor = cursor.with_step(Step(component="Tunnel", action="DECAPSULATED", text=text))
     port = Port(space=cursor.space, link=device)
     cursor = cursor.with_hop(hop_at(world, port, "in", inner, role="tunnel"))
-    return replace(cursor, packet=inner, link=device)
+    cursor = replace(cursor, packet=inner, link=device)
+    frame = None if outer.inner_mac is None else Frame(source=None, destination=outer.inner_mac)
+    return beside(world, cursor, "ingress", port, frame)
 
 
 def listening(space: Space, packet: Packet) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from podwire.model.kernelstate import KernelState, Missing, Read, Section
 from podwire.model.link import Address, Link, VXLANSettings
@@ -274,6 +274,32 @@ def _fdb(states: States, inode: int, words: list[str]) -> None:
     states[inode] = replace(state, fdb=Read((*others, made)))
 
 
+def _delete_fdb(states: States, inode: int, words: list[str]) -> None:
+    """`bridge fdb del MAC dev PORT master`."""
+    state, mac = states[inode], words[3]
+    index = _link(state, words[5]).index
+    entries = _value(state.fdb)
+    kept = tuple(
+        each for each in entries if (each.device, each.mac, each.own) != (index, mac, False)
+    )
+    if len(kept) == len(entries):
+        raise ValueError("No such file or directory")
+    states[inode] = replace(state, fdb=Read(kept))
+
+
+def _set_port(states: States, inode: int, words: list[str]) -> None:
+    """`bridge link set dev PORT SETTING VALUE …`."""
+    link = _link(states[inode], words[4])
+    if link.port is None:
+        raise ValueError("Operation not supported")
+    names = {"bcast_flood": "broadcast", "mcast_flood": "multicast"}
+    given: dict[str, Any] = {
+        names.get(name, name): int(value) if name == "state" else value == "on"
+        for name, value in zip(words[5::2], words[6::2], strict=True)
+    }
+    _put_link(states, inode, replace(link, port=replace(link.port, **given)))
+
+
 def _delete_rule(states: States, inode: int, words: list[str]) -> None:
     family, table, chain, handle = words[3], words[4], words[5], int(words[7])
     state = states[inode]
@@ -372,6 +398,8 @@ VERBS: dict[str, Verb] = {
     "ip link add": _add_vxlan,
     "ip neigh replace": _neighbour,
     "bridge fdb replace": _fdb,
+    "bridge fdb del": _delete_fdb,
+    "bridge link set": _set_port,
     "iptables-legacy": _legacy,
     "nft delete rule": _delete_rule,
     "nft add chain": _chain_policy,

@@ -57,6 +57,8 @@ BY_KIND: Mapping[str, Mapping[str, int]] = {
     "dscp": DSCP,
     "iiftype": {"ether": 1, "ppp": 512, "ipip": 768, "ipip6": 769, "loopback": 772, "sit": 776,
                 "ipgre": 778},
+    "arp operation": {"request": 1, "reply": 2, "rrequest": 3, "rreply": 4, "inrequest": 8,
+                      "inreply": 9, "nak": 10},
     "fibtype": {
         "unspec": 0, "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5,
         "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,

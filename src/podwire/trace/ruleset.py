@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from podwire.model.kernelstate import Missing
+from podwire.model.nft_text import BESIDE_A_LINK
 from podwire.trace import iptables
 from podwire.trace.elements import Doubtful, Elements
+from podwire.trace.flow import Protocol
+from podwire.trace.passage import Layer
 from podwire.trace.space import Lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from podwire.trace.elements import Kind
+    from podwire.trace.passage import Passage
     from podwire.trace.space import Space
 
 JSON = dict[str, Any]
@@ -48,14 +53,38 @@ class Ruleset:
             elif word in {"set", "map"}:
                 self._sets[value["family"], value["table"], value["name"]] = value
 
-    def base_chains(self, hook: str, version: int) -> list[JSON]:
-        """Base chains of the hook in the order the kernel runs them."""
-        families = FAMILIES[version]
+    def base_chains(self, passage: Passage) -> list[JSON]:
+        """Base chains that the packet meets, in the order the kernel runs them.
+
+        Raises:
+            Doubtful: a chain that sits beside links does not say beside which.
+        """
+        families = _families(passage)
         return [
             chain
             for chain in self.bases
-            if chain.get("hook") == hook and chain["family"] in families
+            if chain.get("hook") == passage.hook
+            and chain["family"] in families
+            and passage.lowest <= int(chain.get("prio", 0)) <= passage.highest
+            and (passage.layer is not Layer.LINK or _is_beside(chain, passage))
         ]
+
+    @cached_property
+    def layers(self) -> frozenset[str]:
+        """Layers below IP that have a chain."""
+        found = {str(chain["family"]) for chain in self.bases} & {Layer.BRIDGE, Layer.ARP}
+        beside = any(chain.get("hook") in BESIDE_A_LINK for chain in self.bases)
+        return frozenset(found | ({Layer.LINK} if beside else set()))
+
+    @cached_property
+    def tracks_bridged(self) -> bool:
+        """Whether bridges track connections: they do while a rule of theirs asks for one."""
+        return any(
+            "'ct'" in str(rule.get("expr"))
+            for (family, _, _), rules in self.rules.items()
+            if family == Layer.BRIDGE
+            for rule in rules
+        )
 
     def named(self, family: str, table: str, name: str, kind: Kind) -> Elements:
         """A set or map by name, compiled for values of one kind.
@@ -83,6 +112,27 @@ class Ruleset:
         if key not in self._compiled:
             self._compiled[key] = Elements.of(_pairs(elements), kind)
         return self._compiled[key]
+
+
+def _families(passage: Passage) -> frozenset[str]:
+    packet = passage.packet
+    if passage.layer is Layer.IP:
+        return FAMILIES[packet.source.version]
+    if passage.layer is Layer.LINK and packet.protocol is not Protocol.ARP:
+        return frozenset({str(Layer.LINK), "inet"})
+    return frozenset({str(passage.layer)})
+
+
+def _is_beside(chain: JSON, passage: Passage) -> bool:
+    """Whether a chain sits beside the link at hand; names may end in `*`."""
+    name = (passage.iif if passage.hook == "ingress" else passage.oif) or ""
+    devices = chain.get("dev")
+    if devices is None:
+        raise Doubtful("sits beside a link, and which one was not read")
+    listed = [devices] if isinstance(devices, str) else devices
+    return any(
+        name == each or (each.endswith("*") and name.startswith(each[:-1])) for each in listed
+    )
 
 
 def _pairs(elements: Any) -> list[tuple[Any, Any]]:

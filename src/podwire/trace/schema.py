@@ -51,6 +51,19 @@ class Disposition(StrEnum):
         return _EXIT_CODES.get(self, 1)
 
 
+REFUSED = {
+    "no-route": Disposition.NO_ROUTE,
+    "blackhole": Disposition.NULL_ROUTED,
+    "unreachable": Disposition.ROUTE_UNREACHABLE,
+    "prohibit": Disposition.ROUTE_UNREACHABLE,
+    "rpf": Disposition.RPF_FAILED,
+    "own-source": Disposition.RPF_FAILED,
+    "martian": Disposition.RPF_FAILED,
+    "forwarding-off": Disposition.FORWARDING_OFF,
+}
+"""How a trace ends, by the code of a refusal."""
+
+
 _EXIT_CODES = {
     Disposition.DELIVERED_AND_ANSWERED: 0,
     Disposition.MISMATCH: 2,

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from podwire.model.link import IPIP_DEVICE
 from podwire.model.overlay import IPIP_OVERHEAD, VXLAN_OVERHEAD
 from podwire.trace import arp, fib, intake
-from podwire.trace.cursor import Cursor, cause_at, hop_at
+from podwire.trace.crossing import leave
+from podwire.trace.cursor import Cursor, cause_at
 from podwire.trace.fib import Query
 from podwire.trace.flow import DEFAULT_TTL, Packet, Protocol
+from podwire.trace.passage import Frame
+from podwire.trace.policy import onward
 from podwire.trace.schema import Disposition, Path, Step
 from podwire.trace.space import Lacking
 from podwire.trace.world import Port
@@ -28,7 +31,9 @@ ALL_ZERO = "00:00:00:00:00:00"
 """MAC of the FDB entry that takes what no other entry does."""
 
 
-def encapsulate_vxlan(world: World, cursor: Cursor, link: Link, target: IPAddress) -> Cursor | Path:
+def encapsulate_vxlan(
+    world: World, cursor: Cursor, link: Link, target: IPAddress
+) -> list[Cursor | Path]:
     """Wrap a packet for the VTEP that `target` leads to.
 
     Raises:
@@ -38,13 +43,21 @@ def encapsulate_vxlan(world: World, cursor: Cursor, link: Link, target: IPAddres
     if settings is None:
         raise Lacking(f"{link.name} of {space.title}", "its VXLAN settings were not read")
     if not link.up:
-        return _down(world, cursor, link)
+        return [_down(world, cursor, link)]
     port = Port(space=space, link=link)
     known = arp.cached_mac(port, target)
     if known is None:
-        return _no_neighbour(world, cursor, link, target)
+        return [_no_neighbour(world, cursor, link, target)]
     mac = known[0]
-    cursor = cursor.with_hop(hop_at(world, port, "out", cursor.packet, role="tunnel"))
+    ways = leave(world, cursor, port, Frame(source=link.mac, destination=mac), "tunnel")
+    return onward(ways, lambda each: [_wrapped(world, each, link, target, mac)])
+
+
+def _wrapped(
+    world: World, cursor: Cursor, link: Link, target: IPAddress, mac: str
+) -> Cursor | Path:
+    space, settings = cursor.space, link.vxlan
+    assert settings is not None
     entry = _entry(space, link, mac)
     if entry is None or entry.destination is None:
         text = f"{link.name} of {space.title} has no forwarding entry for {mac} ({target})"
@@ -97,7 +110,9 @@ def _entry(space: Space, link: Link, mac: str) -> FDBEntry | None:
     return None
 
 
-def encapsulate_ipip(world: World, cursor: Cursor, link: Link, target: IPAddress) -> Cursor | Path:
+def encapsulate_ipip(
+    world: World, cursor: Cursor, link: Link, target: IPAddress
+) -> list[Cursor | Path]:
     """Wrap a packet for the node that the route's gateway is.
 
     Raises:
@@ -110,10 +125,13 @@ def encapsulate_ipip(world: World, cursor: Cursor, link: Link, target: IPAddress
     if cursor.packet.source.version != 4:
         raise Lacking(f"{link.name} of {cursor.space.title}", "IPv6 inside IPv4 is not modelled")
     if not link.up:
-        return _down(world, cursor, link)
+        return [_down(world, cursor, link)]
+    ways = leave(world, cursor, Port(space=cursor.space, link=link), None, "tunnel")
+    return onward(ways, lambda each: [_in_ipip(each, target)])
+
+
+def _in_ipip(cursor: Cursor, target: IPAddress) -> Cursor:
     inner = cursor.packet.apart()
-    port = Port(space=cursor.space, link=link)
-    cursor = cursor.with_hop(hop_at(world, port, "out", inner, role="tunnel"))
     outer = Packet(
         source=_source(cursor.space, target, None) or inner.source,
         destination=target,

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from podwire.model.route import RouteKind
 from podwire.trace import fib, intake
+from podwire.trace.crossing import beside, leave
 from podwire.trace.cursor import Cursor, cause_at, hop_at
 from podwire.trace.fib import Query
 from podwire.trace.flow import Protocol
 from podwire.trace.intake import Refusal
-from podwire.trace.passage import Passage
+from podwire.trace.passage import NO_FRAME, Passage
 from podwire.trace.policy import judge, onward
 from podwire.trace.receive import decapsulate, listening
-from podwire.trace.schema import Cause, Disposition, Hop, Path, Step
+from podwire.trace.schema import REFUSED, Cause, Disposition, Hop, Path, Step
 from podwire.trace.send import send
 from podwire.trace.space import Lacking
 from podwire.trace.world import Port
@@ -32,17 +33,6 @@ if TYPE_CHECKING:
 
 MAX_BRANCHES = 64
 """Ways followed in one direction; several next hops at several places multiply."""
-
-REFUSED = {
-    "no-route": Disposition.NO_ROUTE,
-    "blackhole": Disposition.NULL_ROUTED,
-    "unreachable": Disposition.ROUTE_UNREACHABLE,
-    "prohibit": Disposition.ROUTE_UNREACHABLE,
-    "rpf": Disposition.RPF_FAILED,
-    "own-source": Disposition.RPF_FAILED,
-    "martian": Disposition.RPF_FAILED,
-    "forwarding-off": Disposition.FORWARDING_OFF,
-}
 
 
 def walk(world: World, start: Cursor) -> tuple[Path, ...]:
@@ -152,12 +142,12 @@ def _loop_back(world: World, cursor: Cursor, decision: Decision) -> list[Cursor 
         return judge(world, each, passage)
 
     def enter(each: Cursor) -> list[Cursor | Path]:
-        sent = each.with_hop(hop_at(world, port, "out", each.packet))
-        sent = sent.with_step(_routing(sent, decision, None))
+        sent = each.with_step(_routing(each, decision, None))
         sent = sent.with_hop(hop_at(world, port, "in", each.packet))
-        return [replace(sent, link=loopback)]
+        return beside(world, replace(sent, link=loopback), "ingress", port, NO_FRAME)
 
-    ways = onward(hook(cursor, "postrouting"), enter)
+    ways = onward(hook(cursor, "postrouting"), lambda each: leave(world, each, port, NO_FRAME))
+    ways = onward(ways, enter)
     ways = onward(ways, lambda each: hook(each, "prerouting"))
     return onward(ways, lambda each: _deliver(world, each))
 
@@ -170,6 +160,8 @@ def _receive(world: World, cursor: Cursor) -> list[Cursor | Path]:
         cause = cause_at(cursor, world, link, "loop", f"the packet comes by {link.name} again")
         return [cursor.dropped(Disposition.LOOP, cause, "Routing")]
     cursor = replace(cursor, seen=cursor.seen | {key})
+    if cursor.prerouted:
+        return _route(world, replace(cursor, prerouted=False), link)
     passage = Passage(hook="prerouting", packet=packet, iif=link.name)
     return onward(judge(world, cursor, passage), lambda each: _route(world, each, link))
 
@@ -305,10 +297,10 @@ def _deliver(world: World, cursor: Cursor) -> list[Cursor | Path]:
     """The packet is for this namespace: input hook, then tunnel or program."""
     assert cursor.link is not None
     passage = Passage(hook="input", packet=cursor.packet, iif=cursor.link.name)
-    return onward(judge(world, cursor, passage), lambda each: [_taken(world, each)])
+    return onward(judge(world, cursor, passage), lambda each: _taken(world, each))
 
 
-def _taken(world: World, cursor: Cursor) -> Cursor | Path:
+def _taken(world: World, cursor: Cursor) -> list[Cursor | Path]:
     packet = cursor.packet
     if packet.inner is not None:
         return decapsulate(world, cursor)
@@ -327,9 +319,9 @@ def _taken(world: World, cursor: Cursor) -> Cursor | Path:
     )
     silent = None if packet.reply else _silence(world, taken)
     if silent is None:
-        return path
+        return [path]
     ended = taken.dropped(Disposition.DELIVERED_NO_ANSWER, silent, "Socket")
-    return replace(ended, reached=path.reached, arrived=packet)
+    return [replace(ended, reached=path.reached, arrived=packet)]
 
 
 def _silence(world: World, cursor: Cursor) -> Cause | None:

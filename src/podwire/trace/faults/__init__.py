@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podwire.trace.case import Case, plain
-from podwire.trace.faults import links, neighbours, policies, receivers, routes, tunnels
+from podwire.trace.faults import bridges, links, neighbours, policies, receivers, routes, tunnels
 from podwire.trace.schema import Direction, Disposition
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ BY_CODE: dict[str, Explain] = {
     "proxy-delay": neighbours.proxy_delay,
     "rule-drop": policies.rule,
     "rule-reject": policies.rule,
+    "arp-rule-drop": policies.question,
+    "arp-rule-reject": policies.question,
+    "port-isolated": bridges.port_setting,
+    "no-hairpin": bridges.port_setting,
+    "port-blocked": bridges.port_setting,
+    "port-silent": bridges.port_setting,
+    "wrong-mac": bridges.wrong_port,
     "echo-ignored": receivers.echo_ignored,
     "port-closed": receivers.port_closed,
     "taken-by-other": receivers.duplicate,

@@ -11,6 +11,7 @@ from podwire.model.addressing import POD_GATEWAY
 from podwire.model.route import MAIN_TABLE, RouteKind
 from podwire.trace import intent
 from podwire.trace.fib import covering_routes
+from podwire.trace.ruleset import LEGACY
 from podwire.trace.schema import Fix, Where
 from podwire.trace.space import Lacking
 
@@ -186,7 +187,7 @@ def let_pass(case: Case) -> Fix:
     """Without the rule, or with a chain that accepts what no rule decides."""
     facts = case.cause.facts
     table, chain, handle = facts.get("table"), facts.get("chain"), facts.get("handle")
-    family = _family(case.space, str(table), str(chain))
+    family = _family(case)
     by_policy = "(policy)" in case.cause.text
     if family is not None and by_policy:
         command = f"nft add chain {family} {table} {chain} '{{ policy accept ; }}'"
@@ -230,8 +231,7 @@ def _legacy_line(space: Space, number: int) -> str:
 
 def is_legacy(case: Case) -> bool:
     """Whether the rule is one of iptables-legacy, beside which nftables has its own."""
-    table, chain = case.cause.facts.get("table"), case.cause.facts.get("chain")
-    return _family(case.space, str(table), str(chain)) is None
+    return _family(case) is None
 
 
 def muting_rule(space: Space) -> tuple[str, Fix] | None:
@@ -256,10 +256,7 @@ def muting_rule(space: Space) -> tuple[str, Fix] | None:
     return None
 
 
-def _family(space: Space, table: str, chain: str) -> str | None:
-    """Family of the nftables table that holds a chain; None: it is iptables-legacy's."""
-    for entry in space.need(space.state.nft, "rule set"):
-        found = entry.get("chain")
-        if isinstance(found, dict) and (found.get("table"), found.get("name")) == (table, chain):
-            return str(found.get("family"))
-    return None
+def _family(case: Case) -> str | None:
+    """Family of the nftables table that holds the rule; None: it is iptables-legacy's."""
+    family = case.cause.facts.get("family", LEGACY)
+    return None if family.startswith(LEGACY) else family

@@ -21,6 +21,11 @@ def rule(case: Case) -> Fault:
     return case.fault("policy.denied", _row(case), f"dropped: {case.cause.text}", fix=fix)
 
 
+def question(case: Case) -> Fault:
+    """A rule that takes ARP, or neighbour discovery, away."""
+    return case.fault("arp.denied", None, f"dropped: {case.cause.text}", fix=mending.let_pass(case))
+
+
 def _row(case: Case) -> int:
     """The row of the catalogue, by what was dropped where."""
     space = case.space
