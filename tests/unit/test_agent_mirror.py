@@ -5,13 +5,13 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from podwire.agent.mirror import NEEDED, WHILE_BORROWING, Mirror
+from podwire.agent.mirror import FOR_BIRD, NEEDED, WHILE_BORROWING, Mirror
 from podwire.boundary import Change, Entry
 from podwire.model import keys
 from podwire.model.block import Affinity, AffinityState, Allocation, Block, IPAMConfig
 from podwire.model.blockcodec import encode_block
 from podwire.model.codec import encode
-from podwire.model.node import Node
+from podwire.model.node import ClusterInformation, Node, Routing
 from podwire.model.resource import Metadata
 
 if TYPE_CHECKING:
@@ -56,8 +56,23 @@ def test_foreign_blocks_are_needed_only_while_borrowing() -> None:
     mirror = synced(strict=False)
     before = mirror.in_sync
     mirror.on_listing(WHILE_BORROWING, ())
-    assert (mirror.needs_blocks, before, mirror.in_sync) == (True, False, True)
-    assert not synced().needs_blocks
+    assert (before, mirror.in_sync) == (False, True)
+    assert list(mirror.needed_besides()) == [WHILE_BORROWING]
+    assert list(synced().needed_besides()) == []
+
+
+def test_bgp_resources_are_needed_only_where_bird_writes_routes_or_soon_will() -> None:
+    for routing, following in ((Routing.BIRD, None), (Routing.AGENT, Routing.BIRD)):
+        mirror = synced()
+        assert mirror.in_sync
+        cluster = ClusterInformation(
+            metadata=Metadata(name="default"), guid="1", routing=routing, next_routing=following
+        )
+        mirror.on_listing(keys.CLUSTER, [entry(keys.cluster_key(), encode(cluster))])
+        assert (mirror.in_sync, tuple(mirror.needed_besides())) == (False, FOR_BIRD)
+        for prefix in FOR_BIRD:
+            mirror.on_listing(prefix, ())
+        assert mirror.in_sync
 
 
 def test_a_listing_removes_what_is_not_in_it() -> None:

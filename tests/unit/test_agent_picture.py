@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podwire.agent.mirror import NEEDED
+from podwire.agent.mirror import FOR_BIRD, NEEDED
 from podwire.agent.picture import Picture
 from podwire.boundary import Entry
+from podwire.desired.bgp import KERNEL_METRIC
 from podwire.desired.entries import Table
 from podwire.drivers.netlink.monitor import OVERRUN, Event
 from podwire.model import keys
@@ -21,7 +22,7 @@ from podwire.model.link import Address, Link
 from podwire.model.node import ClusterInformation, Node, Routing
 from podwire.model.pool import IPPool
 from podwire.model.resource import Metadata
-from podwire.model.route import PROTOCOL_STATIC, NextHop, Route, RouteKey, RouteKind
+from podwire.model.route import PROTOCOL_BIRD, PROTOCOL_STATIC, NextHop, Route, RouteKey, RouteKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,8 +151,51 @@ def test_lost_events_ask_for_a_listing() -> None:
     assert picture.take_lost()
 
 
-def test_routing_by_bird_blocks_everything() -> None:
-    assert "BIRD" in str(filled(Routing.BIRD).why_blocked())
+BIRDS = Route(
+    key=RouteKey(destination=THEIRS, metric=KERNEL_METRIC),
+    hops=PRESENT[1].hops,
+    protocol=PROTOCOL_BIRD,
+)
+
+
+def with_bird() -> Picture:
+    picture = filled(Routing.BIRD)
+    assert "has not been read" in str(picture.why_blocked())
+    for prefix in FOR_BIRD:
+        picture.mirror.on_listing(prefix, ())
+    return picture
+
+
+def test_where_bird_writes_routes_ours_are_the_blackhole_alone() -> None:
+    picture = with_bird()
+    assert decide(picture)
+    assert list(picture.kernel.trackers[Table.ROUTES].desired) == [RouteKey(destination=OWN)]
+    assert list(picture.blocks_without_bird()) == [THEIRS]
+    assert picture.leads_elsewhere()
+    picture.kernel.saw(BIRDS)
+    assert list(picture.blocks_without_bird()) == []
+    assert picture.stale_bird_routes() == [BIRDS]
+
+
+def test_where_ours_stand_in_for_bird_s_both_are_there() -> None:
+    picture = with_bird()
+    picture.kernel.saw(BIRDS)
+    picture.standing_in = True
+    assert decide(picture)
+    pending = picture.kernel.trackers[Table.ROUTES].pending
+    assert pending.is_empty
+    assert not pending.conflicts
+    picture.standing_in = False
+    assert decide(picture)
+    assert list(pending.deletes) == [RouteKey(destination=THEIRS)]
+
+
+def test_a_block_is_applied_once_bird_s_route_is_there() -> None:
+    picture = with_bird()
+    assert decide(picture)
+    assert picture.settle_publication().take() == ()
+    picture.kernel.saw(BIRDS)
+    assert picture.settle_publication().take() == (str(THEIRS),)
 
 
 def test_the_publication_holds_what_is_reachable() -> None:

@@ -201,11 +201,11 @@ def test_only_what_is_borrowed_is_listed_beside_the_pools() -> None:
         affinities={block: Affinity(node="a", block=block)},
         borrowed={ip_address("10.244.9.9"): "a", ip_address("10.244.9.8"): "b"},
     )
-    assert compute(cluster).borrowed == (ip_network("10.244.9.9/32"),)
+    assert compute(cluster).addresses == (ip_network("10.244.9.9/32"),)
     pending = replace(
         cluster, affinities={block: Affinity(node="a", block=block, state=AffinityState.PENDING)}
     )
-    assert compute(pending).borrowed == (ip_network("10.244.5.1/32"), ip_network("10.244.9.9/32"))
+    assert compute(pending).addresses == (ip_network("10.244.5.1/32"), ip_network("10.244.9.9/32"))
 
 
 def test_a_new_block_changes_nothing_in_the_text() -> None:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from podwire.agent.attachments import Attachments
+from podwire.agent.bird import BirdWriter
 from podwire.agent.collecting import Collecting
 from podwire.agent.endpoints import LocalEndpoints
 from podwire.agent.gate import Gate
 from podwire.agent.hold import Hold
 from podwire.agent.loop import Loop
 from podwire.agent.loopworld import AgentWorld
-from podwire.agent.mirror import NEEDED, WHILE_BORROWING
+from podwire.agent.mirror import NEEDED
 from podwire.agent.observe import Inbox, StoreObserver
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from podwire.boundary import Store
-    from podwire.desired.entries import Key
     from podwire.model.config import AgentConfig
     from podwire.model.resource import JSON
 
@@ -101,8 +101,8 @@ class Agent:
             draw=dice.uniform,
         )
         self.registrar.on_change = self.inbox.ring
+        self.bird = BirdWriter(config, clock, held=self.hold.active, on_change=self.inbox.ring)
         self._observers: dict[str, StoreObserver] = {}
-        failures: Failures[Key | str] = Failures(dice.uniform)
         # The monitor before the first listing: nothing may fall between the two.
         monitor = stack.enter_context(Monitor("link", "address", "route", "neighbour", "fdb"))
         self.attachments: Attachments
@@ -117,8 +117,9 @@ class Agent:
             registrar=self.registrar,
             publisher=self.publisher,
             announcer=self.announcer,
-            failures=failures,
-            follow_blocks=lambda: self.follow(WHILE_BORROWING),
+            failures=Failures(dice.uniform),
+            follow=self.follow,
+            bird=self.bird,
             adopted=lambda: self.attachments.loaded,
             has_address=self.has_address,
         )
@@ -194,6 +195,7 @@ class Agent:
         self._stopped.set()
         self.registrar.stop()
         self.announcer.stop()
+        self.bird.stop()
         for observer in self._observers.values():
             observer.stop()
 

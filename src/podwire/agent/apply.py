@@ -138,6 +138,14 @@ class Applier:
         else:
             self.counters.deletes += 1
 
+    def delete_foreign(self, routes: Sequence[Route]) -> None:
+        """Delete routes that another program left behind and that we answer for now."""
+        answers = self._session.apply([delete_request(route) for route in routes])
+        for route, error in zip(routes, answers, strict=True):
+            if error is None or isinstance(error, NotThere) or error.errno in ABSENT:
+                self._kernel.gone(route)
+                self.counters.deletes += 1
+
     # --- tables ---------------------------------------------------------------------------------
 
     def apply_piece(self, *, may_delete: bool) -> bool:

@@ -14,6 +14,7 @@ import structlog
 
 from podwire.agent.apply import Applier
 from podwire.agent.audit import Audit
+from podwire.agent.bgp import BGP
 from podwire.agent.observe import Away, Changed, Listed, Nudge
 from podwire.agent.picture import Picture
 from podwire.agent.status import Status, describe
@@ -38,6 +39,7 @@ class Loop:
         self._world = world
         self.picture = Picture(world.config)
         self.applier = Applier(world.session, self.picture.kernel, world.clock, world.failures)
+        self.bgp = BGP(world.bird, world.clock, world.config.node)
         self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
         self._next_audit = world.clock.monotonic() + world.config.resync_period_s
         self._stopped = False
@@ -80,6 +82,7 @@ class Loop:
             busy = self._act(may_delete=not busy and adopted) or busy
             if not busy:
                 self._settled = self._settled or not self._world.hold.active()
+                self.bgp.settle(self.picture, self.applier, held=self._world.hold.active())
                 self._announce()
         self._tell(blocked, adopted=adopted)
         return busy
@@ -107,8 +110,10 @@ class Loop:
             self._audit.abandon()
             picture.kernel.list_all(self._world.session)
             picture.look(self._world.endpoints.all())
-        if picture.mirror.needs_blocks:
-            self._world.follow_blocks()
+        for prefix in picture.mirror.needed_besides():
+            self._world.follow(prefix)
+        if self.bgp.look(picture):
+            picture.look(self._world.endpoints.all())
         if picture.take_news():
             self._world.registrar.look(picture.own_address())
         self._step_audit()
@@ -171,6 +176,7 @@ class Loop:
             None if self._world.hold.active() else self.applier.next_wait_s(),
             self._world.hold.remaining_s(),
             self.picture.next_wait_s(now),
+            self.bgp.next_wait_s(),
         )
         shortest = min(wait for wait in waits if wait is not None)
         # One millisecond more: a wait that ends too early would only be begun again.
@@ -190,7 +196,9 @@ class Loop:
         if blocked is None and not self._settled:
             why_not.append("the kernel is being brought up to date")
         before = self.status
-        self.status = describe(self._world, self.picture, tuple(why_not))
+        why_not += self.bgp.reasons()
+        left_out = tuple(self.bgp.concerns())
+        self.status = describe(self._world, self.picture, tuple(why_not), left_out)
         if self.status != before:
             report(before, self.status)
             if self.status.ready and not before.ready:

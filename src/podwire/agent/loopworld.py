@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from podwire.agent.bird import BirdWriter
     from podwire.agent.endpoints import LocalEndpoints
     from podwire.agent.hold import Hold
     from podwire.agent.observe import Inbox
@@ -36,8 +37,9 @@ class AgentWorld:
     publisher: Publisher
     announcer: Announcer
     failures: Failures[Key | str]
-    follow_blocks: Callable[[], None]
-    """Begin to follow foreign blocks; called whenever borrowing is found to be allowed."""
+    follow: Callable[[str], None]
+    """Begin to follow a prefix of the datastore that is found to be needed; once is enough."""
+    bird: BirdWriter
     adopted: Callable[[], bool]
     """Whether the endpoints of an earlier run are known again; until then nothing is deleted."""
     has_address: Callable[[str], bool]

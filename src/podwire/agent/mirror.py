@@ -16,6 +16,9 @@ from podwire.model.addressing import address_at
 from podwire.model.blockcodec import decode_block
 from podwire.model.codec import (
     decode_affinity,
+    decode_bgp_configuration,
+    decode_bgp_filter,
+    decode_bgp_peer,
     decode_cluster,
     decode_ipam_config,
     decode_node,
@@ -24,10 +27,12 @@ from podwire.model.codec import (
 from podwire.model.snapshot import Snapshot, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from podwire.boundary import Change, Entry
     from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.bgp import BGPConfiguration, BGPPeer
+    from podwire.model.bgpfilter import BGPFilter
     from podwire.model.block import Affinity, IPAMConfig
     from podwire.model.node import ClusterInformation, Node
     from podwire.model.pool import IPPool
@@ -37,6 +42,8 @@ NEEDED = (keys.POOLS, keys.NODES, keys.CLUSTER, keys.AFFINITIES, keys.IPAM_CONFI
 """Prefixes that must be listed before the copy counts as complete."""
 WHILE_BORROWING = keys.BLOCKS4
 """Foreign blocks are followed only while addresses may be borrowed from them."""
+FOR_BIRD = (keys.BGP_CONFIGURATIONS, keys.BGP_PEERS, keys.BGP_FILTERS)
+"""Followed only where BIRD writes routes."""
 
 TUNNEL_ATTRIBUTE = "type"
 """Allocation attribute that only tunnel addresses carry; their routes follow from the Node."""
@@ -51,9 +58,11 @@ class Moved:
     borrowed: set[IPAddress] = field(default_factory=set)
     pools: bool = False
     cluster: bool = False
+    bgp: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.blocks or self.nodes or self.borrowed or self.pools or self.cluster)
+        anything = self.blocks or self.nodes or self.borrowed
+        return bool(anything or self.pools or self.cluster or self.bgp)
 
 
 class Mirror:
@@ -64,6 +73,9 @@ class Mirror:
         self.nodes: dict[str, Node] = {}
         self.affinities: dict[IPNetwork, Affinity] = {}
         self.borrowed: dict[IPAddress, str] = {}
+        self.bgp_configurations: dict[str, BGPConfiguration] = {}
+        self.bgp_peers: dict[str, BGPPeer] = {}
+        self.bgp_filters: dict[str, BGPFilter] = {}
         self.cluster: ClusterInformation | None = None
         self.ipam: IPAMConfig | None = None
         self.unreadable: dict[str, str] = {}
@@ -82,12 +94,21 @@ class Mirror:
         needed = set(NEEDED)
         if self.borrowing:
             needed.add(WHILE_BORROWING)
+        if self.wants_bird:
+            needed.update(FOR_BIRD)
         return needed <= self._listed
 
+    def needed_besides(self) -> Iterator[str]:
+        """Prefixes to follow besides those every agent follows, as far as is known yet."""
+        if keys.IPAM_CONFIG_KEY in self._listed and self.borrowing:
+            yield WHILE_BORROWING
+        if self.wants_bird:
+            yield from FOR_BIRD
+
     @property
-    def needs_blocks(self) -> bool:
-        """Whether foreign blocks are to be followed: known only once the configuration was read."""
-        return keys.IPAM_CONFIG_KEY in self._listed and self.borrowing
+    def wants_bird(self) -> bool:
+        """Whether BIRD writes routes in this cluster, or soon will."""
+        return self.cluster is not None and self.cluster.wants_bird
 
     @property
     def borrowing(self) -> bool:
@@ -105,6 +126,9 @@ class Mirror:
             nodes=frozen(self.nodes),
             affinities=frozen(self.affinities),
             borrowed=frozen(self.borrowed),
+            bgp_configurations=frozen(self.bgp_configurations),
+            bgp_peers=frozen(self.bgp_peers),
+            bgp_filters=frozen(self.bgp_filters),
             cluster=self.cluster,
             ipam=self.ipam,
         )
@@ -171,12 +195,36 @@ class Mirror:
             self._choose(block)
         elif (block_cidr := keys.parse_block_key(key)) is not None:
             self._set_borrowed(block_cidr, borrowed_in(key, value))
+        elif self._decode_bgp(key, value):
+            self._moved.bgp = True
         elif key == keys.IPAM_CONFIG_KEY:
             self.ipam = decode_ipam_config(key, value)
             self._moved.cluster = True
         elif keys.parse_cluster_key(key) == "default":
             self.cluster = decode_cluster(key, value)
             self._moved.cluster = True
+
+    def _decode_bgp(self, key: str, value: Wire) -> bool:
+        if (name := keys.parse_bgp_configuration_key(key)) is not None:
+            self.bgp_configurations[name] = decode_bgp_configuration(key, value)
+        elif (name := keys.parse_bgp_peer_key(key)) is not None:
+            self.bgp_peers[name] = decode_bgp_peer(key, value)
+        elif (name := keys.parse_bgp_filter_key(key)) is not None:
+            self.bgp_filters[name] = decode_bgp_filter(key, value)
+        else:
+            return False
+        return True
+
+    def _drop_bgp(self, key: str) -> bool:
+        if (name := keys.parse_bgp_configuration_key(key)) is not None:
+            self.bgp_configurations.pop(name, None)
+        elif (name := keys.parse_bgp_peer_key(key)) is not None:
+            self.bgp_peers.pop(name, None)
+        elif (name := keys.parse_bgp_filter_key(key)) is not None:
+            self.bgp_filters.pop(name, None)
+        else:
+            return False
+        return True
 
     def _drop(self, key: str) -> None:
         self.unreadable.pop(key, None)
@@ -192,6 +240,8 @@ class Mirror:
             self._choose(block)
         elif (block_cidr := keys.parse_block_key(key)) is not None:
             self._set_borrowed(block_cidr, {})
+        elif self._drop_bgp(key):
+            self._moved.bgp = True
         elif key == keys.IPAM_CONFIG_KEY:
             self.ipam = None
             self._moved.cluster = True

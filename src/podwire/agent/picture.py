@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, TypeVar
 from podwire.agent.kernel import Kernel
 from podwire.agent.mirror import Mirror, Moved
 from podwire.agent.publish import Publication
-from podwire.desired.blocks import is_reachable, is_routed
-from podwire.desired.entries import table_of_key
+from podwire.desired.bgp import KERNEL_METRIC
+from podwire.desired.blocks import is_reachable, is_routed, pool_of
+from podwire.desired.entries import Table, table_of_key
 from podwire.desired.here import Here, Underlay, find_address, find_underlay
 from podwire.desired.incremental import BlockSource, BorrowedSource, Incremental, Inputs
 from podwire.desired.mtu import pod_mtu
 from podwire.desired.tunnel import TunnelLink, tunnels
-from podwire.model.addressing import host_network
+from podwire.model.addressing import contains, host_network
 from podwire.model.endpoint import parse_link_alias
 from podwire.model.link import HOST_MAC, IPIP_DEVICE, VXLAN_DEVICE
-from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation
+from podwire.model.route import PROTOCOL_BIRD, PROTOCOL_PODWIRE, Route, RouteKey, RouteKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from podwire.agent.endpoints import LocalEndpoint
     from podwire.model.addressing import IPInterface, IPNetwork
@@ -59,6 +60,9 @@ class Picture:
         self._stray_since: dict[int, float | None] = {}
         self._lost = False
         self._news = True
+        self._bgp_news = True
+        self.standing_in = False
+        """Whether our routes stand in for BIRD's for a while; the loop's BGP part says so."""
 
     # --- look -----------------------------------------------------------------------------------
 
@@ -71,6 +75,9 @@ class Picture:
         # Ours to repair: the address may have moved, a pool may want a tunnel address, an ADD may
         # have taken the block's last quarter.
         self._news |= moved.pools or own or seen.addresses or seen.default_route or bool(changed)
+        self._bgp_news |= bool(moved.nodes or moved.pools or moved.bgp or moved.cluster)
+        self._bgp_news |= bool(moved.borrowed) or IPIP_DEVICE in seen.links
+        self._bgp_news |= self._is_own(moved.blocks)
         if changed or seen.links:
             self._look_at_links()
         if moved.pools:
@@ -95,6 +102,21 @@ class Picture:
             return False  # kept for later: until then nobody knows what our objects look like
         news, self._news = self._news, False
         return news
+
+    def take_bgp_news(self) -> bool:
+        """Whether something moved that BIRD may have to be told."""
+        news, self._bgp_news = self._bgp_news, False
+        return news
+
+    def _is_own(self, blocks: set[IPNetwork]) -> bool:
+        """Whether a claim of this node's is among them, or was."""
+        if not blocks:
+            return False
+        name, affinities = self._config.node, self.mirror.affinities
+        if self.incremental is not None and blocks & self.incremental.blocks_of(name):
+            return True
+        claims = (affinities.get(block) for block in blocks)
+        return any(claim is not None and claim.node == name for claim in claims)
 
     def _tell(self, incremental: Incremental, moved: Moved, changed: set[AttachmentKey]) -> None:
         for block in moved.blocks:
@@ -164,8 +186,14 @@ class Picture:
             underlay=underlay,
             ipip=self.kernel.index_of(IPIP_DEVICE),
             vxlan=self.kernel.index_of(VXLAN_DEVICE),
+            agent_routes=self._writes_routes(),
             default_route=self.kernel.default_route,
         )
+
+    def _writes_routes(self) -> bool:
+        """Whether the routes to other nodes' blocks are ours to write now."""
+        cluster = self.mirror.cluster
+        return self.standing_in or cluster is None or cluster.wants_agent_routes
 
     def _find_underlay(self, node: Node | None) -> Underlay | None:
         if node is None or node.address is None:
@@ -213,11 +241,6 @@ class Picture:
         if not mirror.in_sync:
             reason = next(iter(mirror.away.values()), None)
             return f"the datastore has not been read yet{f': {reason}' if reason else ''}"
-        if mirror.cluster is not None and mirror.cluster.routing is Routing.BIRD:
-            return (
-                "ClusterInformation default asks for routing by BIRD, which this version cannot"
-                " serve: routes are left as they are"
-            )
         node = self.own_node()
         if node is None:
             if self.own_address() is None:
@@ -324,6 +347,8 @@ class Picture:
         there = None if user is None else self.mirror.nodes.get(user)
         if there is None or there.name == self._config.node:
             return None
+        if not self.here.agent_routes and self.is_birds(prefix):
+            return self.has_bird_route(prefix)
         sources = (BlockSource(prefix), BorrowedSource(prefix.network_address))
         keys = [key for source in sources for key in self.incremental.keys_of(source)]
         # Something wanted is a way; nothing wanted may mean that none is needed.
@@ -336,6 +361,55 @@ class Picture:
             if key in pending.writes or key in pending.conflicts:
                 return False
         return True
+
+    # --- BIRD's routes --------------------------------------------------------------------------
+
+    def is_birds(self, prefix: IPNetwork) -> bool:
+        """Whether the way to a prefix is BIRD's to write, where BIRD does."""
+        pool = pool_of(prefix, self.mirror.pools.values())
+        return pool is not None and pool.encapsulation is not Encapsulation.VXLAN
+
+    def has_bird_route(self, prefix: IPNetwork) -> bool:
+        """Whether BIRD's route to a prefix is in the kernel."""
+        key = RouteKey(destination=prefix, metric=KERNEL_METRIC)
+        route = self.kernel.trackers[Table.ROUTES].actual.get(key)
+        usable = isinstance(route, Route) and route.kind is RouteKind.UNICAST
+        return usable and isinstance(route, Route) and route.protocol == PROTOCOL_BIRD
+
+    def blocks_without_bird(self) -> Iterator[IPNetwork]:
+        """Blocks of other nodes that BIRD should lead to and does not."""
+        for block, affinity in self.mirror.affinities.items():
+            there = self.mirror.nodes.get(affinity.node)
+            if there is None or there.address is None or there.name == self._config.node:
+                continue
+            ours = block.version == 4 and is_routed(affinity) and self.is_birds(block)
+            if ours and not self.has_bird_route(block):
+                yield block
+
+    def leads_elsewhere(self) -> bool:
+        """Whether a route of ours to a block of another node is in the kernel."""
+        actual = self.kernel.trackers[Table.ROUTES].actual
+        for block, affinity in self.mirror.affinities.items():
+            route = actual.get(RouteKey(destination=block))
+            ours = isinstance(route, Route) and route.protocol == PROTOCOL_PODWIRE
+            if ours and affinity.node != self._config.node and self.is_birds(block):
+                return True
+        return False
+
+    def stale_bird_routes(self) -> list[Route]:
+        """What BIRD has written into our pools or through tunl0."""
+        tunnel = self.kernel.index_of(IPIP_DEVICE)
+        pools = [pool.cidr for pool in self.mirror.pools.values()]
+        return [
+            route
+            for route in self.kernel.trackers[Table.ROUTES].actual.values()
+            if isinstance(route, Route)
+            and route.protocol == PROTOCOL_BIRD
+            and (
+                any(contains(cidr, route.key.destination) for cidr in pools)
+                or any(hop.device == tunnel for hop in route.hops if tunnel is not None)
+            )
+        ]
 
 
 def _ripe(since: dict[T, float | None], now: float, grace_s: float) -> list[T]:

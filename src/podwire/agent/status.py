@@ -35,10 +35,15 @@ class Status:
     """How many entries of ours each kernel table should hold."""
 
 
-def describe(world: AgentWorld, picture: Picture, why_not: tuple[str, ...]) -> Status:
-    """Say how the agent fares; `why_not` is what the loop itself is still waiting for."""
+def describe(
+    world: AgentWorld, picture: Picture, why_not: tuple[str, ...], left_out: tuple[str, ...] = ()
+) -> Status:
+    """Say how the agent fares.
+
+    `why_not` is what the loop itself is still waiting for, `left_out` what BIRD is not told.
+    """
     reasons = (*why_not, *_not_ready(world, picture))
-    concerns = (*_conflicts(picture), *_failures(world), *_unreadable(picture))
+    concerns = (*_conflicts(picture), *_failures(world), *_unreadable(picture), *left_out)
     return Status(
         ready=not reasons,
         held=world.hold.active(),
@@ -50,7 +55,7 @@ def describe(world: AgentWorld, picture: Picture, why_not: tuple[str, ...]) -> S
 
 def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, Any]:
     """What `podwire agent status` prints."""
-    counters = applier.counters
+    counters, bird = applier.counters, bird_json(world)
     return {
         "node": world.config.node,
         "pid": os.getpid(),
@@ -63,12 +68,29 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
         "concerns": list(status.concerns),
         "endpoints": len(world.endpoints.all()),
         "tables": dict(status.tables),
+        "routing": "agent" if bird is None else "bird",
+        "bird": bird,
         "counters": {
             **asdict(counters),
             "storeWrites": world.registrar.writes + world.publisher.writes,
             "waits": world.publisher.waits,
             "waitTimeouts": world.publisher.timeouts,
         },
+    }
+
+
+def bird_json(world: AgentWorld) -> dict[str, Any] | None:
+    """How BIRD fares; None where it has nothing to do."""
+    wish, report = world.bird.wish, world.bird.report
+    if wish is None or wish.config is None:
+        return None
+    return {
+        "socket": world.config.bird_socket,
+        "version": report.version,
+        "sessions": report.sessions,
+        "established": report.established,
+        "configured": report.told,
+        "problem": None if report.refused is None else str(report.refused),
     }
 
 

@@ -51,6 +51,8 @@ class BirdPeer:
     """The BGPPeer it follows from; of a session of the mesh the other node."""
     node: str | None = None
     """The other node, where the peer is one of ours."""
+    cluster: str | None = None
+    """Its cluster id: when a node becomes a route reflector, it begins its sessions anew."""
     address: IPAddress
     port: int = BGP_PORT
     as_number: ASNumber
@@ -120,8 +122,9 @@ class BirdConfig:
     ignored_interfaces: tuple[str, ...] = ()
     pools: tuple[BirdPool, ...] = ()
     """In the order of their CIDRs."""
-    borrowed: tuple[IPNetwork, ...] = ()
-    """The /32s this node uses from other nodes' blocks; exported besides its own blocks."""
+    addresses: tuple[IPNetwork, ...] = ()
+    """The /32s this node announces one by one besides its own blocks: borrowed from other nodes'
+    blocks, and blocks of one address."""
     advertisements: tuple[Advertisement, ...] = ()
     filters: tuple[BGPFilter, ...] = ()
     """Those that peers name and that exist, by name."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from podwire.desired.bgp import BirdConfig, BirdPool
 from podwire.desired.bgppeers import as_number_of, peering_of
 from podwire.desired.bgpsettings import settings_of
+from podwire.desired.blocks import is_routed
 from podwire.desired.overlay import is_borrowed
 from podwire.model.addressing import host_network
 from podwire.model.link import IPIP_DEVICE
@@ -46,7 +47,7 @@ def compute_bird(snapshot: Snapshot, name: str, *, has_ipip: bool = True) -> Bir
         cluster_id=_cluster_id(node),
         ignored_interfaces=settings.ignored_interfaces,
         pools=tuple(_pool(pool, has_ipip=has_ipip) for pool in pools if pool.cidr.version == 4),
-        borrowed=tuple(sorted(_borrowed(node, snapshot))),
+        addresses=tuple(sorted({*_borrowed(node, snapshot), *_blocks_of_one(node, snapshot)})),
         advertisements=settings.advertisements,
         filters=tuple(
             snapshot.bgp_filters[name] for name in sorted(named) if name in snapshot.bgp_filters
@@ -76,6 +77,15 @@ def _borrowed(node: Node, snapshot: Snapshot) -> Iterator[IPNetwork]:
     tunnel = node.ipip_tunnel
     if tunnel is not None and is_borrowed(tunnel, node, snapshot.affinities, pools):
         yield host_network(tunnel)
+
+
+def _blocks_of_one(node: Node, snapshot: Snapshot) -> Iterator[IPNetwork]:
+    """Own blocks of a single address: no blackhole stands for them, only the pod's own route."""
+    if not any(pool.block_size == 32 for pool in snapshot.pools.values()):
+        return
+    for block, affinity in snapshot.affinities.items():
+        if block.prefixlen == 32 and affinity.node == node.name and is_routed(affinity):
+            yield block
 
 
 def _cluster_id(node: Node) -> IPv4Address | None:

@@ -148,6 +148,7 @@ def _with_node(here: Node, there: Node, snapshot: Snapshot, settings: BGPSetting
         type=PeerType.MESH,
         name=there.name,
         node=there.name,
+        cluster=there.route_reflector_cluster_id,
         address=there.address.ip,
         port=port,
         as_number=as_number_of(there, settings),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPNetwork
     from podwire.model.bgp import SecretKey
 
+NODE_NOTE = "  # node "
+"""Begins the remark that says which node of ours the peer is, and its cluster."""
 KERNEL = "kernel1"
 """BIRD's name for the protocol that writes the kernel's routes."""
 PASSWORD_LIMIT = 80
@@ -206,6 +208,9 @@ def _peer(peer: BirdPeer, config: BirdConfig, passwords: Mapping[SecretKey, str]
     source = "" if peer.source is None else f"{peer.source} "
     yield f"protocol bgp {peer.protocol} from session {{"
     yield f'  description "{peer.type.value}: {peer.name}";'
+    if peer.node is not None:
+        cluster = "" if peer.cluster is None else f", cluster {peer.cluster}"
+        yield f"{NODE_NOTE}{peer.node}{cluster}"
     if peer.filters:
         yield f"  # BGPFilter {', '.join(peer.filters)}"
     yield f"  local {source}port {config.listen_port} as {peer.local_as};"

@@ -8,6 +8,7 @@ from podwire.desired.encapsulation import Way, way
 from podwire.desired.entries import RouteClass, Want
 from podwire.model.addressing import contains
 from podwire.model.block import AffinityState
+from podwire.model.pool import Encapsulation
 from podwire.model.route import NextHop, Route, RouteKey, RouteKind
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def towards(
 ) -> tuple[Want, ...]:
     """The route to addresses that live on another node; none while a part of it is missing."""
     pool = pool_of(destination, pools)
-    if pool is None or there.address is None:
+    if pool is None or there.address is None or not is_agents(pool, here):
         return ()
     match way(pool, here.node, there):
         case Way.FABRIC:
@@ -91,6 +92,15 @@ def towards(
             return (_via(destination, hop, RouteClass.VXLAN),)
         case unknown:
             assert_never(unknown)
+
+
+def is_agents(pool: IPPool, here: Here) -> bool:
+    """Whether the agent writes the pool's routes to other nodes; else BIRD does.
+
+    BIRD cannot look after the neighbours and forwarding entries of VXLAN, so that pool's routes
+    are the agent's always.
+    """
+    return here.agent_routes or pool.encapsulation is Encapsulation.VXLAN
 
 
 def is_reachable(destination: IPNetwork, here: Here, there: Node, pools: Iterable[IPPool]) -> bool:

@@ -35,6 +35,8 @@ class Here:
     """Index of tunl0, when it is there."""
     vxlan: int | None = None
     """Index of vxlan.calico, when it is there."""
+    agent_routes: bool = True
+    """Whether the agent writes the routes to other nodes' blocks; else BIRD does, VXLAN apart."""
     default_route: bool = True
     """Whether some route leads everywhere: proxy ARP answers for 169.254.1.1 only then."""
 

@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 ROUTING_ANNOTATION = "podwire.io/routing"
+NEXT_ROUTING_ANNOTATION = "podwire.io/next-routing"
 
 T = TypeVar("T")
 
@@ -227,6 +228,11 @@ def decode_cluster(key: str, wire: Wire) -> ClusterInformation:
         cluster_type=spec.text("clusterType"),
         version=spec.maybe_text("calicoVersion"),
         routing=annotations.one_of(ROUTING_ANNOTATION, Routing, Routing.AGENT),
+        next_routing=(
+            annotations.one_of(NEXT_ROUTING_ANNOTATION, Routing, Routing.AGENT)
+            if annotations.maybe_text(NEXT_ROUTING_ANNOTATION)
+            else None
+        ),
     )
 
 
@@ -328,6 +334,7 @@ def _encode_cluster(cluster: ClusterInformation) -> Wire:
     wire = encode_resource(cluster, "ClusterInformation", cluster.metadata)
     annotations = child(child(wire, "metadata"), "annotations")
     lay(annotations, ROUTING_ANNOTATION, cluster.routing.value, absent=Routing.AGENT.value)
+    lay(annotations, NEXT_ROUTING_ANNOTATION, _text(cluster.next_routing))
     if not annotations:
         del wire["metadata"]["annotations"]
     spec = child(wire, "spec")

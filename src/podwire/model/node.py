@@ -57,6 +57,19 @@ class ClusterInformation(Stored):
     version: str | None = None
     routing: Routing = Routing.AGENT
     """Annotation `podwire.io/routing`; absent means agent."""
+    next_routing: Routing | None = None
+    """Annotation `podwire.io/next-routing`: during a switch, who is to write the routes after it.
+    Until then both do, the agent's routes counting."""
+
+    @property
+    def wants_bird(self) -> bool:
+        """Whether BIRD has work to do, now or soon."""
+        return Routing.BIRD in {self.routing, self.next_routing}
+
+    @property
+    def wants_agent_routes(self) -> bool:
+        """Whether the agents write the routes to other nodes' blocks, alone or during a switch."""
+        return Routing.AGENT in {self.routing, self.next_routing}
 
 
 def same_subnet(here: Node, there: Node) -> bool:

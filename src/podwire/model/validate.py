@@ -127,7 +127,12 @@ def check_change(before: Stored, after: Stored) -> list[Fault]:
         if old_way is not new_way:
             problem = f"cannot be changed from {old_way} to {new_way} by applying"
             path = ("metadata", "annotations", codec.ROUTING_ANNOTATION)
-            faults.append(Fault(path, problem, f"write {old_way}"))
+            fix = f"write {old_way}, and use: podwire bgp switch {new_way}"
+            faults.append(Fault(path, problem, fix))
+        if before.next_routing is not after.next_routing:
+            path = ("metadata", "annotations", codec.NEXT_ROUTING_ANNOTATION)
+            problem = "is written by `podwire bgp switch` alone"
+            faults.append(Fault(path, problem, "leave it as it is"))
     return faults
 
 

@@ -1,0 +1,134 @@
+"""BGP: the loop's part in it. What BIRD is told, and when our own routes stand in for BIRD's.
+
+Two owners of routes never write one key: ours have metric 0, BIRD's have 32. So both may stand for
+a while, and ours count. That is how a cluster is switched from one to the other without a gap, and
+how sessions that must end (a new password, a mesh that gives way to reflectors) cost no packet:
+first our routes, then the change, and when BIRD's routes are back ours go.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podwire.agent.bird import Wish
+from podwire.desired.bgpcompute import compute_bird
+from podwire.model.link import IPIP_DEVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podwire.agent.apply import Applier
+    from podwire.agent.bird import BirdWriter
+    from podwire.agent.picture import Picture
+    from podwire.boundary import Clock
+
+SHORTEST_STAND_IN_S = 5.0
+"""After a change: the other ends of the sessions may still be about to end theirs."""
+LONGEST_STAND_IN_S = 30.0
+"""What BIRD has not learnt by then it will not learn: the truth is that there is no route."""
+LOOK_AGAIN_S = 0.5
+
+
+class BGP:
+    """What the loop knows of BIRD's affairs; owned by the loop's thread."""
+
+    def __init__(self, bird: BirdWriter, clock: Clock, node: str) -> None:
+        self._bird = bird
+        self._clock = clock
+        self._node = node
+        self._wanted = False
+        self._alone = False
+        self._since = float("-inf")
+        self._standing_in = False
+        self._swept = False
+
+    def look(self, picture: Picture) -> bool:
+        """Tell BIRD what follows from the picture; whether who writes the routes has changed."""
+        mirror = picture.mirror
+        if not mirror.in_sync or mirror.cluster is None:
+            return False
+        self._wanted = mirror.cluster.wants_bird
+        if self._wanted:
+            self._swept = False
+            if picture.take_bgp_news():
+                self._offer(picture)
+        self._note_handover(picture, alone=not mirror.cluster.wants_agent_routes)
+        before = picture.standing_in
+        picture.standing_in = self._standing_in = self._stand_in(picture)
+        return picture.standing_in != before
+
+    def settle(self, picture: Picture, applier: Applier, *, held: bool) -> None:
+        """Nothing of ours is pending: what waited for that may go on."""
+        if held or picture.here is None or not picture.here.agent_routes:
+            return
+        if self._bird.wants_stand_in:
+            self._bird.on_standing_in()
+        elif not self._wanted and self._bird.has_file:
+            self._retire()
+            if not self._swept and self._is_retired():
+                applier.delete_foreign(picture.stale_bird_routes())
+                self._swept = True
+
+    def reasons(self) -> list[str]:
+        """Why this node cannot serve its part; nothing where BIRD has none."""
+        if not self._wanted:
+            return []
+        report = self._bird.report
+        if report.away is not None:
+            return [str(report.away)]
+        if report.refused is not None and not report.told:
+            return [f"BIRD keeps its last configuration: {report.refused}"]
+        return [] if report.told else ["BIRD has not read its configuration yet"]
+
+    def concerns(self) -> Iterator[str]:
+        """What is wrong with single sessions."""
+        if self._wanted:
+            yield from self._bird.report.left_out
+
+    def next_wait_s(self) -> float | None:
+        """Seconds until the stand-in is to be looked at again; None while there is none."""
+        return LOOK_AGAIN_S if self._standing_in else None
+
+    def _offer(self, picture: Picture) -> None:
+        has_ipip = picture.kernel.index_of(IPIP_DEVICE) is not None
+        config = compute_bird(picture.mirror.snapshot(), self._node, has_ipip=has_ipip)
+        if config is None:
+            return
+        before = self._bird.wish
+        if before is None or before.config != config:
+            self._bird.offer(Wish(config=config, nodes=frozenset(picture.mirror.nodes)))
+
+    def _retire(self) -> None:
+        wish = self._bird.wish
+        if wish is None or wish.config is not None:
+            self._bird.offer(Wish(config=None))
+
+    def _is_retired(self) -> bool:
+        """Whether BIRD writes no routes any more: it has been told so, or is not there."""
+        wish, report = self._bird.wish, self._bird.report
+        return wish is not None and wish.config is None and (report.told or report.away is not None)
+
+    def _note_handover(self, picture: Picture, *, alone: bool) -> None:
+        """BIRD writes alone from now on: where routes of ours still stand, they wait for BIRD's.
+
+        At a switch BIRD's are there already. But the switch may have been made while this agent
+        was away, or the agent may have been killed while its routes stood in.
+        """
+        if alone and not self._alone and picture.leads_elsewhere():
+            self._since = self._clock.monotonic()
+            picture.standing_in = True
+        self._alone = alone
+
+    def _stand_in(self, picture: Picture) -> bool:
+        """Whether our routes should stand in for BIRD's now."""
+        if self._bird.wants_stand_in:
+            return True
+        if not picture.standing_in or not self._wanted:
+            return False
+        changed_at = self._bird.changed_at
+        since = self._since if changed_at is None else max(changed_at, self._since)
+        passed = self._clock.monotonic() - since
+        if changed_at == since and passed < SHORTEST_STAND_IN_S:
+            return True
+        complete = next(picture.blocks_without_bird(), None) is None
+        return not complete and passed < LONGEST_STAND_IN_S
