@@ -103,13 +103,12 @@ class Agent:
         self.registrar.on_change = self.inbox.ring
         self.bird = BirdWriter(config, clock, held=self.hold.active, on_change=self.inbox.ring)
         self._observers: dict[str, StoreObserver] = {}
-        # The monitor before the first listing: nothing may fall between the two.
-        monitor = stack.enter_context(Monitor("link", "address", "route", "neighbour", "fdb"))
         self.attachments: Attachments
         self.world = AgentWorld(
             config=config,
+            # The monitor before the first listing: nothing may fall between the two.
+            monitor=stack.enter_context(Monitor("link", "address", "route", "neighbour", "fdb")),
             session=stack.enter_context(Session.open()),
-            monitor=monitor,
             inbox=self.inbox,
             endpoints=self.endpoints,
             hold=self.hold,
