@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podwire.cli.context import datastore_option, open_datastore
+from podwire.cli.ipam_repair import check_command, configure, release
 from podwire.cli.tables import columns, output
 from podwire.ipam.records import Records
 from podwire.ipam.usage import read_address, read_usage
@@ -24,7 +25,11 @@ WIDE_HEADER = (*HEADER, "IPS RESTING", "IPS BORROWED", "NAME")
 
 @click.group()
 def ipam() -> None:
-    """Show address pools, blocks and allocations."""
+    """Address pools, blocks and allocations: show, check, mend, configure."""
+
+
+for command in (check_command, release, configure):
+    ipam.add_command(command)
 
 
 @ipam.command()

@@ -19,7 +19,7 @@ COMMANDS = {
     "datastore": ("podwire.cli.datastore", "Look into the datastore; move it elsewhere."),
     "delete": ("podwire.cli.resources", "Delete resources."),
     "get": ("podwire.cli.resources", "Show resources."),
-    "ipam": ("podwire.cli.ipam", "Show address pools, blocks and allocations."),
+    "ipam": ("podwire.cli.ipam", "Address pools, blocks and allocations: show, check, mend."),
     "lab": ("podwire.cli.lab", "Several nodes on this machine, to try, test and learn."),
     "node": ("podwire.cli.node", "This node's BGP sessions, and why one is down."),
     "netns": ("podwire.cli.netns", "Network namespaces: list, add, delete, exec."),
