@@ -3,6 +3,11 @@
 
 results=
 failed=
+# The fault tests write their scores here (tests/conftest.py), as whoever they run.
+PODWIRE_SCORES=$(mktemp)
+chmod 666 "$PODWIRE_SCORES"
+export PODWIRE_SCORES
+trap 'rm -f "$PODWIRE_SCORES"' EXIT
 NOTHING_CHOSEN=5 # pytest's exit code when -k leaves no test
 
 # suite TITLE COMMAND… : run it, remember how it ended and how long it took.
@@ -44,6 +49,7 @@ tests_as_nobody() {
 }
 
 summary() {
+    [ ! -s "$PODWIRE_SCORES" ] || { printf '\n=== scores\n' && cat "$PODWIRE_SCORES"; }
     printf '\n=== summary\n%s' "$results"
     [ -z "$failed" ] || { echo 'test: failed'; exit 1; }
     echo 'test: everything passed'

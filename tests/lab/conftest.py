@@ -16,6 +16,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# So that what fails there is told as in a test.
+pytest.register_assert_rewrite("tests.lab.fault_verdicts")
+
 PINGER = Path(__file__).with_name("pinger.py")
 FIRST_NODE = "vms100"
 _numbers = itertools.count()
