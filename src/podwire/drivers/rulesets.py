@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 
 from podwire.drivers.netlink import wire
 from podwire.drivers.netlink.session import open_socket
+from podwire.drivers.nft_listing import decode_table, questions, without_traces
 from podwire.errors import Forbidden, KernelError
 from podwire.model.kernelstate import Missing, Read
 from podwire.model.nft_text import lacks_devices, with_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from podwire.drivers.nft_listing import Table
     from podwire.model.kernelstate import Section
 
 NETLINK_NETFILTER = 12
@@ -39,6 +41,7 @@ _KIND = 1
 HARMLESS = frozenset({"noqueue", "noop", "mq", "pfifo_fast", "pfifo", "bfifo", "fq_codel", "fq"})
 """Queues that delay packets and never take any away on purpose."""
 TIMEOUT_S = 10
+TRIES = 5
 
 
 def read_nft() -> Section[tuple[Mapping[str, object], ...]]:
@@ -47,24 +50,36 @@ def read_nft() -> Section[tuple[Mapping[str, object], ...]]:
     Raises:
         KernelError: the kernel refuses to list its tables.
     """
-    tables, generation = _tables()
-    if not tables:
+    for _ in range(TRIES):
+        tables, generation = _tables()
+        found = _read_tables(tables, generation)
+        # A table that came or went meanwhile, such as a trace's own, leaves half a picture.
+        if isinstance(found, Read) or (tables, generation) == _tables():
+            break
+    return found
+
+
+def _read_tables(
+    tables: Sequence[Table], generation: int
+) -> Section[tuple[Mapping[str, object], ...]]:
+    asked = questions(tables)
+    if not asked:
         return Read((), time_ns=time.time_ns(), generation=generation)
     program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
-        return Missing(f"{tables} nftables tables are there, and the program nft is not installed")
-    return _run_nft(program, generation)
-
-
-def _run_nft(program: str, generation: int) -> Section[tuple[Mapping[str, object], ...]]:
-    text = _run(program, "-j", "list", "ruleset")
-    if isinstance(text, Missing):
-        return text
-    try:
-        found = tuple(json.loads(text)["nftables"])
-    except ValueError:
-        # nft 1.0.6 ends in the middle of it, without a complaint.
-        return Missing("nft -j list ruleset: it breaks off, as at a table that a program owns")
+        number = sum(not each.of_trace for each in tables)
+        return Missing(f"{number} nftables tables are there, and the program nft is not installed")
+    found: tuple[Mapping[str, object], ...] = ()
+    for arguments in asked:
+        text = _run(program, *arguments)
+        if isinstance(text, Missing):
+            return text
+        try:
+            found += without_traces(json.loads(text)["nftables"])
+        except ValueError:
+            # nft 1.0.6 ends in the middle of it, without a complaint.
+            called = " ".join(("nft", *arguments))
+            return Missing(f"{called}: it breaks off, as at a table that a program owns")
     if lacks_devices(found):
         chains = _run(program, "list", "chains")
         if isinstance(chains, Missing):
@@ -73,8 +88,8 @@ def _run_nft(program: str, generation: int) -> Section[tuple[Mapping[str, object
     return Read(found, time_ns=time.time_ns(), generation=generation)
 
 
-def _tables() -> tuple[int, int]:
-    """How many nftables tables there are, and the rule set's generation."""
+def _tables() -> tuple[tuple[Table, ...], int]:
+    """The nftables tables there are, and the rule set's generation."""
     door = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
     )
@@ -86,7 +101,7 @@ def _tables() -> tuple[int, int]:
         except OSError as error:
             # The kernel has no nf_tables, or not loaded: then there are no rules of it.
             if error.errno in {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL}:
-                return 0, 0
+                return (), 0
             if isinstance(error, PermissionError):
                 raise Forbidden(
                     "nftables rules may not be listed", fix="this needs CAP_NET_ADMIN"
@@ -100,7 +115,7 @@ def _tables() -> tuple[int, int]:
     for data, start, end in generation:
         found = wire.attributes(data, start + _FAMILY.size, end)
         number = int.from_bytes(found.get(_GENERATION, b"\0"), "big")
-    return len(tables), number
+    return tuple(decode_table(*each) for each in tables), number
 
 
 LEGACY_PROGRAMS = {

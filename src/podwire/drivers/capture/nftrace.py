@@ -23,6 +23,7 @@ from podwire.drivers import namespaces
 from podwire.drivers.netlink import nftables, wire
 from podwire.drivers.netlink.nftables import Match
 from podwire.drivers.netlink.session import DATAGRAM, RECEIVE_BUFFER, SOL_NETLINK, enlarge
+from podwire.drivers.nft_listing import TRACE
 from podwire.errors import Forbidden, PodwireError, Unsupported
 from podwire.trace.deep import Ruling
 from podwire.trace.flow import PROTOCOL_NUMBERS, Protocol
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from podwire.drivers.netlink.nftables import Traced
     from podwire.trace.probe import Series
 
-TABLE = "podwire-trace"
-"""How the names of our tables begin."""
 THREADS = 16
 _ADD_MEMBERSHIP = 1
 _SIOCGIFNAME = 0x8910
@@ -208,7 +207,7 @@ class RuleTrace:
     def open(cls, spaces: Mapping[int, int], series: Series) -> RuleTrace:
         """Turn the trace on in each of `spaces` (descriptors by inode); refusals are kept."""
         trace = cls()
-        table = f"{TABLE}-{os.getpid()}-{secrets.token_hex(3)}"
+        table = f"{TRACE}{os.getpid()}-{secrets.token_hex(3)}"
         batch = nftables.owned_table(table, matches(series))
 
         def arm(inode: int) -> _Ear | str:
