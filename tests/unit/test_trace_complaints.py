@@ -8,11 +8,9 @@ from podwire.trace.flow import Flow, Protocol
 from podwire.trace.predict import predict
 from podwire.trace.schema import Direction, Trace
 from tests.fakes.drawn_network import Network, story
+from tests.fakes.drawn_rules import DROP, Rule, chain, icmp_type, state
 
 WEB, DB = "demo/web-0", "demo/db-0"
-Rule = list[dict[str, object]]
-ACCEPT: dict[str, object] = {"accept": None}
-DROP: dict[str, object] = {"drop": None}
 
 
 def traced(network: Network, flow: Flow | None = None) -> Trace:
@@ -22,26 +20,6 @@ def traced(network: Network, flow: Flow | None = None) -> Trace:
 def sent_back(trace: Trace) -> str:
     steps = trace.paths[0].hops[-1].steps
     return str(steps[-1].detail.get("sentBack"))
-
-
-def chain(hook: str, *rules: Rule, kind: str = "filter", prio: int = 0) -> list[dict[str, object]]:
-    base = {"family": "ip", "table": hook, "name": "c", "type": kind, "hook": hook, "prio": prio,
-            "policy": "accept"}  # fmt: skip
-    found: list[dict[str, object]] = [{"chain": base}]
-    for handle, rule in enumerate(rules, start=2):
-        found.append({"rule": {"family": "ip", "table": hook, "chain": "c", "handle": handle,
-                               "expr": rule}})  # fmt: skip
-    return found
-
-
-def state(name: str) -> dict[str, object]:
-    left = {"ct": {"key": "state"}}
-    return {"match": {"op": "in", "left": left, "right": {"set": [name]}}}
-
-
-def icmp_type(name: str) -> dict[str, object]:
-    left = {"payload": {"protocol": "icmp", "field": "type"}}
-    return {"match": {"op": "==", "left": left, "right": name}}
 
 
 def refusing(encapsulation: str = "vxlan") -> Network:

@@ -123,7 +123,7 @@ _SOURCE_NODE = (
         id="route.blackhole",
         disposition="NULL_ROUTED",
         place=Place.SOURCE_NODE,
-        description="The node drops the block as its own; the borrowed address has no /32.",
+        description="A blackhole covers the pod's address: the node drops without a word.",
         between_nodes=True,
     ),
     Fault(

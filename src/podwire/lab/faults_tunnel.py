@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podwire.lab.fault_facts import Impossible, prefix_of
@@ -143,8 +144,10 @@ def next_hop_dead(facts: Facts) -> Iterator[Operation]:
 def tunnel_mtu_too_large(facts: Facts) -> Iterator[Operation]:
     """Row 38."""
     for kernel in (facts.source_node, facts.destination_node):
-        mtu = kernel.device(facts.uplink).mtu - NARROWER
-        yield set_mtu(kernel, facts.uplink, mtu)
+        narrow = set_mtu(kernel, facts.uplink, kernel.device(facts.uplink).mtu - NARROWER)
+        # Who mends it narrows the tunnel; that is undone with it.
+        tunnel = set_mtu(kernel, facts.tunnel, kernel.device(facts.tunnel).mtu)
+        yield replace(narrow, undo=(*narrow.undo, *tunnel.undo))
 
 
 def mtu_too_big(facts: Facts) -> Iterator[Operation]:

@@ -29,6 +29,11 @@ class Case:
     destination: IPAddress | None
     """Of the flow, whichever direction the path has."""
 
+    def without(self, *facts: str) -> Case:
+        """The case without facts that are said in another way."""
+        kept = {key: value for key, value in self.cause.facts.items() if key not in facts}
+        return replace(self, cause=replace(self.cause, facts=kept))
+
     @property
     def space(self) -> Space:
         """The namespace that dropped the packet."""
@@ -120,5 +125,6 @@ def _kind(key: str) -> str:
         return "sysctl"
     if key.endswith("operstate"):
         return "link"
-    kinds = {"route": "route", "route back": "route", "mac": "neigh", "address": "address"}
+    kinds = {"route": "route", "route back": "route", "mac": "neigh", "address": "address",
+             "ip rule": "rule"}  # fmt: skip
     return kinds.get(key, "rule" if key in {"handle", "chain", "table"} else "packet")

@@ -94,6 +94,6 @@ def _prove_note(fault: Fault, trace: Trace, question: Question) -> Fault:
     if asked is None:
         return fault
     again = asked.predict()
-    gone = all(each.id != fault.id for each in again.faults)
+    gone = all((each.id, each.where) != (fault.id, fault.where) for each in again.faults)
     good = again.disposition is Disposition.DELIVERED_AND_ANSWERED
     return _verified(fault) if gone and good else fault

@@ -281,6 +281,23 @@ def describe(space: Space, route: Route, hop: NextHop | None = None) -> str:
     return " ".join(words)
 
 
+def describe_rule(rule: Rule) -> str:
+    """The rule in the words of `ip rule`, as far as they are common."""
+    words = [f"{rule.priority}:"]
+    if rule.invert:
+        words.append("not")
+    words += ["from", "all" if rule.source is None else _short(str(rule.source))]
+    if rule.destination is not None:
+        words += ["to", _short(str(rule.destination))]
+    if rule.mark is not None:
+        words += ["fwmark", hex(rule.mark)]
+    for name, value in (("iif", rule.iif), ("oif", rule.oif)):
+        if value is not None:
+            words += [name, value]
+    words.append(rule.action if rule.action != "lookup" else f"lookup {rule.table}")
+    return " ".join(words)
+
+
 def _short(text: str) -> str:
     return text.removesuffix("/32") if ":" not in text else text.removesuffix("/128")
 

@@ -56,9 +56,15 @@ def _judged(world: World, cursor: Cursor, passage: Passage, outcome: Outcome) ->
             "policy": verdict.comment,
         }
         if verdict.action != "accept":
-            link = cursor.space.links_by_name.get(passage.oif or passage.iif or "")
+            # Where it was last: of a forwarded packet that is the link it came in by.
+            link = cursor.space.links_by_name.get(passage.iif or passage.oif or "")
             text = f"{verdict.place} of {cursor.space.title} says {verdict.action}"
-            known = {**by, "family": verdict.family, "line": verdict.line}
+            known = {
+                **by,
+                "family": verdict.family,
+                "line": verdict.line,
+                "hook": passage.hook,
+            }
             facts = {key: str(value) for key, value in known.items() if value is not None}
             cause = cause_at(cursor, world, link, f"rule-{verdict.action}", text, facts)
             icmp = None if verdict.refusal == RESET else verdict.refusal

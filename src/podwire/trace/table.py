@@ -185,7 +185,10 @@ def _main(steps: tuple[Step, ...]) -> Step | None:
 
 def _header(packet: Packet) -> str:
     port = "" if packet.destination_port is None else f"/{packet.destination_port}"
-    more = f" +{packet.length - packet.inner.length} bytes" if packet.inner is not None else ""
+    more = ""
+    if packet.inner is not None:
+        added = packet.length - packet.inner.length
+        more = f" +{added} bytes" if added >= 0 else f" in pieces of {packet.length} bytes"
     way = f"{packet.source} → {packet.destination}"
     return f"{way} {packet.protocol}{port} ttl {packet.ttl}{more}"
 

@@ -236,6 +236,8 @@ def _words(cursor: Cursor, decision: Decision) -> str:
 
 
 def _facts(cursor: Cursor, decision: Decision) -> dict[str, str]:
+    if decision.route is None and decision.rule is not None:
+        return {"ip rule": fib.describe_rule(decision.rule)}
     if decision.route is None:
         return {"route": "none"}
     return {

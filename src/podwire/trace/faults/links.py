@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.trace.case import warning
-from podwire.trace.faults import mending
+from podwire.model.overlay import IPIP_OVERHEAD, VXLAN_OVERHEAD
+from podwire.trace.case import Case, plain, warning
+from podwire.trace.faults import mending, policies
 from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
-    from podwire.trace.case import Case
     from podwire.trace.schema import Fault
 
 
@@ -31,7 +32,8 @@ def link_down(case: Case) -> Fault:
         fix = mending.link_up(case, pod, name, inside=where == pod.title)
         node = case.world.node_of(pod.host.space)
         place = Where(node=node, netns=where, interface=name)
-        return case.fault("link.down", number, sentence, fix=fix, where=place)
+        down = Evidence(kind="link", key=name, value="down", expected="up", ns=where)
+        return case.fault("link.down", number, sentence, fix=fix, evidence=(down,), where=place)
     fix = Fix(text="set it up", command=f"ip link set {case.interface} up")
     return case.fault("link.down", None, case.cause.text, fix=fix)
 
@@ -42,13 +44,33 @@ def too_big(case: Case) -> Fault:
     sentence = (
         f"{length} bytes with DF do not fit: the MTU of {case.interface} on {case.here} is {mtu}"
     )
-    muted = mending.muting_rule(case.space) if case.cause.icmp is not None else None
+    muted = _muted(case)
     if muted is not None:
-        rule, fix = muted
-        sentence += f", and {rule} drops the ICMP error that should tell the sender: a black hole"
-        evidence = (Evidence(kind="rule", key="drops ICMP 3/4", value=rule, ns=case.here),)
-        return case.fault("mtu.black-hole", 40, sentence, fix=fix, evidence=evidence)
-    return case.fault("mtu.too-big", 39, sentence, fix=Fix(text=f"send no more than {mtu} bytes"))
+        sentence += (
+            ", and the ICMP error that should tell the sender does not reach it, a black hole: "
+            f"{muted.sentence}"
+        )
+        here = muted.where.netns == case.here
+        return replace(
+            case.fault("mtu.black-hole", 40, sentence, evidence=muted.evidence),
+            where=case.cause.where if here else muted.where,
+            fix=muted.fix,
+        )
+    text = (
+        f"send no more than {mtu} bytes: ICMP {case.cause.icmp} tells the sender, which then does"
+        if case.path.complaint is not None
+        else f"send no more than {mtu} bytes"
+    )
+    return case.fault("mtu.too-big", 39, sentence, fix=Fix(text=text))
+
+
+def _muted(case: Case) -> Fault | None:
+    """Why the error about the size does not come back to the sender; None when it does."""
+    back = case.path.complaint
+    if back is None or back.cause is None:
+        return None
+    loss = Case(world=case.world, path=back, cause=back.cause, destination=None)
+    return policies.rule(loss) if back.cause.code.startswith("rule-") else plain(loss)
 
 
 def peer_mtu(case: Case) -> Fault:
@@ -69,4 +91,22 @@ def outer_fragments(case: Case) -> Fault:
         f"works, but full packets are cut: {length} bytes with the tunnel's header, "
         f"{case.interface} of {case.here} takes {mtu}"
     )
-    return warning(case.fault("mtu.tunnel-too-large", 38, sentence))
+    fix = _narrower(case, int(mtu))
+    return warning(case.fault("mtu.tunnel-too-large", 38, sentence, fix=fix))
+
+
+def _narrower(case: Case, mtu: int) -> Fix | None:
+    """The tunnel device at this place with an MTU that leaves room for its header."""
+    tunnel = next(
+        (
+            case.space.links_by_name[str(hop.where.interface)]
+            for hop in case.path.hops
+            if hop.inode == case.space.inode and (hop.role, hop.side) == ("tunnel", "out")
+        ),
+        None,
+    )
+    if tunnel is None:
+        return None
+    room = mtu - (VXLAN_OVERHEAD if tunnel.kind == "vxlan" else IPIP_OVERHEAD)
+    text = f"give the tunnel an MTU of {room}, and new pods too: or a wire that takes more"
+    return Fix(text=text, command=f"ip link set {tunnel.name} mtu {room}")

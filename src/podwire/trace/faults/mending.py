@@ -198,7 +198,7 @@ def let_pass(case: Case) -> Fix:
         return Fix(text="if it should pass, delete the rule", command=command)
     line = facts.get("line")
     if line is not None:
-        said = _legacy_line(case.space, int(line))
+        said = legacy_line(case.space, int(line))
         command = f"iptables-legacy -t {table} -D {said}"
         return Fix(text="if it should pass, delete the rule of this older table", command=command)
     if by_policy:
@@ -222,7 +222,7 @@ def rule_met(case: Case) -> str:
     return ""
 
 
-def _legacy_line(space: Space, number: int) -> str:
+def legacy_line(space: Space, number: int) -> str:
     """The rule of that number, as `iptables-legacy -D` takes it."""
     saved = space.need(space.state.iptables_legacy, "iptables-legacy rules")
     lines = [line for line in saved.splitlines() if line.startswith("-A ")]
@@ -232,28 +232,6 @@ def _legacy_line(space: Space, number: int) -> str:
 def is_legacy(case: Case) -> bool:
     """Whether the rule is one of iptables-legacy, beside which nftables has its own."""
     return _family(case) is None
-
-
-def muting_rule(space: Space) -> tuple[str, Fix] | None:
-    """A rule that keeps a namespace from telling *fragmentation needed*, and how to be rid of it.
-
-    Only the plain form is looked for: output, `icmp type destination-unreachable`, drop.
-    """
-    entries = space.need(space.state.nft, "rule set")
-    outputs = {
-        (chain["family"], chain["table"], chain["name"])
-        for chain in (entry.get("chain") for entry in entries)
-        if isinstance(chain, dict) and chain.get("hook") == "output"
-    }
-    for rule in (entry.get("rule") for entry in entries):
-        if not isinstance(rule, dict):
-            continue
-        place = (rule.get("family"), rule.get("table"), rule.get("chain"))
-        said = str(rule.get("expr"))
-        if place in outputs and "destination-unreachable" in said and "'drop'" in said:
-            name = f"{' '.join(map(str, place))} handle {rule.get('handle')}"
-            return name, Fix(text="let it tell", command=f"nft delete rule {name}")
-    return None
 
 
 def _family(case: Case) -> str | None:

@@ -11,6 +11,8 @@ from podwire.trace.faults import mending
 from podwire.trace.schema import Evidence, Fix, Where
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podwire.trace.case import Case
     from podwire.trace.schema import Fault
     from podwire.trace.world import Pod
@@ -47,15 +49,16 @@ def address_missing(case: Case) -> Fault:
 def _address_missing(
     case: Case, pod: Pod, target: str, sentence: str, evidence: tuple[Evidence, ...]
 ) -> Fault:
-    return case.fault(
+    absent = Evidence(kind="address", key=f"{target} dev {pod.interface}", value=None, ns=pod.title)
+    return case.without("address").fault(
         "pod.address-missing",
         11,
         sentence,
         fix=Fix(
-            text=f"give it back inside the pod: {target}/32 dev {pod.interface}",
+            text="give the pod its address back",
             command=f"ip addr add {target}/32 dev {pod.interface}{mending.pod_routes(case, pod)}",
         ),
-        evidence=evidence,
+        evidence=(absent, *evidence),
         where=Where(
             node=case.world.node_of(pod.host.space), netns=pod.title, interface=pod.interface
         ),
@@ -101,8 +104,24 @@ def _why_silent(case: Case, target: str) -> tuple[str, int | None, str, Fix | No
             back = facts.get("route back", "none")
             why = f"rp_filter is on, and the route back to {case.origin} is: {back}"
             return "rpf.failed", 18, why, _host_route_fix(case)
+        case code:
+            return "arp.unanswered", None, _silenced(code.removeprefix("arp-"), facts), None
+
+
+def _silenced(code: str, facts: Mapping[str, str]) -> str:
+    """Why a proxy keeps still, where no setting of its own is to blame."""
+    routed = "it answers only for what it could route elsewhere, and"
+    match code:
+        case "blackhole" | "unreachable" | "prohibit":
+            return f"{routed} a {code} route or rule covers it"
+        case "same-link":
+            return f"{routed} its own route to it leaves by that very link"
+        case "arp-ignore":
+            return f"arp_ignore is {facts.get('arp_ignore')} there"
+        case "own-source":
+            return "the one who asks has an address of its own"
         case _:
-            return "arp.unanswered", None, case.cause.text, None
+            return "nobody there has it"
 
 
 def _uplink(case: Case) -> str:
@@ -128,11 +147,11 @@ def _dead_next_hop(case: Case, target: str, link: str) -> Fault:
     asker = last.where.netns or "?"
     if last.role == "tunnel":
         sentence = (
-            f"{last.where.interface} of {asker} sends {case.called(case.target)} to {target}, "
-            f"which nobody on {link} has: the forwarding entry or the route names a wrong node"
+            f"{last.where.interface} of {asker} sends what is for {case.called(case.target)} to "
+            f"{target}, which nobody on {link} has"
         )
         place, fix = mending.true_node(case, destination=target)
-        evidence = (_asked(case),)
+        evidence = (*_wrong_entry(case, target, fix), _asked(case))
         return case.fault(
             "tunnel.wrong-node", 30, sentence, fix=fix, evidence=evidence, where=place
         )
@@ -142,6 +161,19 @@ def _dead_next_hop(case: Case, target: str, link: str) -> Fault:
     return case.fault(
         "neighbour.next-hop-dead", 36, sentence, fix=fix, evidence=(_asked(case),), where=place
     )
+
+
+def _wrong_entry(case: Case, target: str, fix: Fix | None) -> tuple[Evidence, ...]:
+    """The forwarding entry that names the address, and what it should name."""
+    words = [] if fix is None or fix.command is None else fix.command.split()
+    if words[:3] != ["bridge", "fdb", "replace"]:
+        return ()
+    mac, expected = words[3], words[words.index("dst") + 1]
+    key = f"fdb {mac} dev {words[words.index('dev') + 1]}"
+    return (
+        Evidence(kind="fdb", key=key, value=f"dst {target}", expected=f"dst {expected}",
+                 ns=case.path.hops[-1].where.netns),
+    )  # fmt: skip
 
 
 def proxy_delay(case: Case) -> Fault:

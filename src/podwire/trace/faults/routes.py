@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from podwire.trace.world import World
 
 OWNER = mending.AGENTS
+NO_WAY_BACK = frozenset({"none", "blackhole", "unreachable", "prohibit", "throw"})
 
 
 def nothing_leaves(case: Case) -> Fault:
@@ -36,7 +37,7 @@ def nothing_leaves(case: Case) -> Fault:
         53 if case.is_return else 1,
         sentence,
         fix=Fix(
-            text=f"inside the pod: default via {POD_GATEWAY} dev {pod.interface}",
+            text="give the pod its default route back",
             command=f"ip route add default via {POD_GATEWAY} dev {pod.interface} onlink",
         ),
     )
@@ -90,12 +91,14 @@ def blackhole(case: Case) -> Fault:
         name = "route.missing-host-route"
     else:
         sentence = (
-            f"{case.here} drops {prefix} (blackhole) and has no longer route to "
-            f"{case.called(case.target)}"
+            f"{case.here} throws away what is for {case.called(case.target)}: the longest prefix "
+            f"that covers it is a blackhole, {prefix}"
         )
         number, name = 15, "route.blackhole"
         fix = mending.block_route(case, case.space, prefix)
-        return case.fault(name, number, sentence, fix=fix)
+        block = intent.block_route(case.world, case.space, case.target)
+        evidence = () if block is None else _evidence(case.here, block)[1:]
+        return case.fault(name, number, sentence, fix=fix, evidence=evidence)
     return case.fault(
         name, number, sentence, fix=_add(wanted), evidence=_evidence(case.here, wanted)
     )
@@ -103,8 +106,10 @@ def blackhole(case: Case) -> Fault:
 
 def refusing_route(case: Case) -> Fault:
     """An unreachable or prohibit route, or a rule that says so."""
-    route = case.cause.facts.get("route", "an ip rule")
-    sentence = f"{case.here} refuses {case.called(case.target)}: {route}"
+    facts = case.cause.facts
+    route = facts.get("route", "none")
+    reason = f"ip rule {facts['ip rule']}" if "ip rule" in facts else route
+    sentence = f"{case.here} refuses what is for {case.called(case.target)}: {reason}"
     return case.fault("route.refusing", 16, sentence, fix=mending.allow_route(case, route))
 
 
@@ -115,8 +120,9 @@ def reverse_path(case: Case) -> Fault:
     pod = intent.pod_of(case.world, case.origin)
     local = pod is not None and pod.host.space is case.space
     sentence = (
-        f"{case.here} drops it: rp_filter on {case.interface}, and the route back to "
-        f"{case.called(case.origin)} is: {back}"
+        f"{case.here} drops {'the answer' if case.is_return else 'it'}: rp_filter on "
+        f"{case.interface} wants the route back to {case.called(case.origin)} to leave by that "
+        f"link, and it is: {back}"
     )
     number = 18 if local else 55 if case.is_return else 46
     wanted = _wanted(case.world, case.space, case.origin)
@@ -124,10 +130,23 @@ def reverse_path(case: Case) -> Fault:
     if fix is None:
         fix = Fix(
             text=f"make the route back leave by {case.interface}, or loosen rp_filter there",
-            command="sysctl -w net/ipv4/conf/all/rp_filter=0 "
-            f"net/ipv4/conf/{case.interface}/rp_filter=0",
+            command=f"sysctl -w {' '.join(_loosened(case))}",
         )
     return case.fault("rpf.failed", number, sentence, fix=fix)
+
+
+def _loosened(case: Case) -> list[str]:
+    """Settings that let it pass, as few as possible; the larger of `all` and the link's counts."""
+    facts, name = case.cause.facts, case.interface
+    own = f"net/ipv4/conf/{name}/rp_filter"
+    link = case.space.links_by_name.get(name)
+    # Loose asks only for some route back, but is strict on a link without an address.
+    has_route = facts.get("route back", "none").partition(" ")[0] not in NO_WAY_BACK
+    if link is not None and case.space.addresses_of(link) and has_route:
+        return [f"{own}=2"]
+    everywhere = [] if facts.get("net.ipv4.conf.all.rp_filter") == "0" else ["all"]
+    names = [*everywhere, *([] if facts.get(f"net.ipv4.conf.{name}.rp_filter") == "0" else [name])]
+    return [f"net/ipv4/conf/{each}/rp_filter=0" for each in names] or [f"{own}=0"]
 
 
 def forwarding_off(case: Case) -> Fault:
@@ -154,11 +173,27 @@ def loop(case: Case) -> Fault:
     space = case.space if pod is None else pod.host.space
     # The pod's own node has seen it and sent it on: it is to blame.
     turn = next((hop for hop in case.path.hops if hop.inode == space.inode and _routed(hop)), None)
+    evidence = _circle(case)
     if turn is None:
-        return case.fault("route.loop", 27, sentence)
+        return case.fault("route.loop", 27, sentence, evidence=evidence)
     wanted = _wanted(case.world, space, case.target)
     fix = None if wanted is None else _add(wanted)
-    return case.fault("route.loop", 27, sentence, fix=fix, where=turn.where)
+    return case.fault("route.loop", 27, sentence, fix=fix, evidence=evidence, where=turn.where)
+
+
+def _circle(case: Case) -> tuple[Evidence, ...]:
+    """The routes that lead it round, each once."""
+    steps = (
+        (hop.where.netns, _routed(hop))
+        for hop in case.path.hops
+        if hop.packet.inner is None and case.world.pod_in(case.world.spaces[hop.inode]) is None
+    )
+    found = (
+        Evidence(kind="route", key="route", value=step.text, ns=place)
+        for place, step in steps
+        if step is not None and step.action == "FORWARDED"
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _routed(hop: Hop) -> Step | None:
