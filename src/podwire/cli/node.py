@@ -11,6 +11,7 @@ import click
 
 from podwire.bgp.told import Told, parse_told
 from podwire.cli.agent import config_option, config_path
+from podwire.cli.node_install import install, uninstall
 from podwire.cli.tables import columns, output
 from podwire.drivers.bird.control import Control
 from podwire.drivers.bird.diagnosis import diagnose, why_no_bird
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def node() -> None:
-    """This node: its BGP sessions."""
+    """This node: its BGP sessions, and what its runtime needs."""
+
+
+node.add_command(install)
+node.add_command(uninstall)
 
 
 @node.command()

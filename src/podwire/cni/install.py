@@ -19,14 +19,14 @@ SOURCE = Path(__file__).with_name("shim.c")
 SCRIPT = Path(__file__).with_name("shim.py")
 
 
-def install_plugin(directory: Path) -> Path:
+def install_plugin(directory: Path, name: str = PROGRAM) -> Path:
     """Install the plugin and say where it is; a program that is there already is replaced.
 
     The new program takes the old one's place by rename: a runtime that calls it at that moment
     runs the old or the new one, never half of one.
     """
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    target = directory / PROGRAM
+    target = directory / name
     with tempfile.TemporaryDirectory(prefix=f".{PROGRAM}.", dir=directory) as work:
         program = Path(work) / PROGRAM
         if not compile_program(program):

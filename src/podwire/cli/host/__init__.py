@@ -1,0 +1,1 @@
+"""Files that `podwire node install` puts on a host, as they are shipped."""

@@ -1,0 +1,111 @@
+"""Installing on a host: all or nothing, the network list last, and nothing foreign is touched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from podwire.model.pool import Mode
+from tests.kernel.agent_cluster import clusters, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kernel.agent_cluster import AgentNode
+
+
+@dataclass
+class Host:
+    node: AgentNode
+    folder: Path
+
+    def podwire(self, *words: str) -> subprocess.CompletedProcess[str]:
+        places = [f"--cni-bin-dir={self.folder}/bin", f"--cni-conf-dir={self.folder}/net.d",
+                  f"--etc={self.folder}/etc"]  # fmt: skip
+        command = (sys.executable, "-m", "podwire", "node", *words, *places)
+        return subprocess.run(
+            self.node.inside(*command), capture_output=True, text=True, check=False
+        )
+
+    def install(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.podwire("install", "--config", str(self.node.config()), *words)
+
+    def files(self) -> set[str]:
+        return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    folder = tmp_path / "host"
+    for name in ("etc/systemd/system", "etc/NetworkManager", "bin"):
+        (folder / name).mkdir(parents=True)
+    with clusters(tmp_path / "c") as make:
+        yield Host(make(Mode.NEVER).nodes[0], folder)
+
+
+PUT = {
+    "bin/podwire",
+    "etc/systemd/system/podwire-agent.service",
+    "etc/systemd/system/podwire-bird.service",
+    "etc/systemd/system/podwire-bird.path",
+    "etc/systemd/networkd.conf.d/podwire.conf",
+    "etc/systemd/network/10-podwire.network",
+    "etc/NetworkManager/conf.d/podwire.conf",
+    "net.d/10-podwire.conflist",
+}
+
+
+def test_all_is_put_there_and_taken_back(host: Host) -> None:
+    host.node.start()
+    (host.folder / "bin" / "portmap").write_text("")
+    done = host.install()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"wrote {host.folder}/net.d/10-podwire.conflist"
+    assert host.files() == PUT | {"bin/portmap"}
+    network = json.loads((host.folder / "net.d/10-podwire.conflist").read_text())
+    assert [plugin["type"] for plugin in network["plugins"]] == ["podwire", "portmap"]
+    assert network["plugins"][0]["agentSocket"] == host.node.socket
+    unit = (host.folder / "etc/systemd/system/podwire-agent.service").read_text()
+    assert f"agent --config {host.node.config()}" in unit
+    again = host.install()
+    assert again.stdout.count("kept ") == len(PUT) - 1
+    gone = host.podwire("uninstall")
+    assert gone.returncode == 0, gone.stderr
+    assert gone.stdout.splitlines()[0].endswith("10-podwire.conflist")
+    assert host.files() == {"bin/portmap"}
+
+
+def test_the_runtime_sees_no_network_before_the_agent_is_ready(host: Host) -> None:
+    done = host.install("--wait", "1s")
+    assert done.returncode == 1
+    assert "the agent is not ready" in done.stderr
+    assert "net.d/10-podwire.conflist" not in host.files()
+
+
+def test_a_foreign_file_stays(host: Host) -> None:
+    host.node.start()
+    foreign = host.folder / "etc/NetworkManager/conf.d/podwire.conf"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    done = host.install()
+    assert done.returncode == 1
+    assert f"{foreign} is there and was not written by podwire" in done.stderr
+    assert "net.d/10-podwire.conflist" not in host.files()
+    host.podwire("uninstall")
+    assert foreign.read_text() == "mine"
+
+
+def test_rules_of_calico_are_in_the_way(host: Host) -> None:
+    host.node.start()
+    run(*host.node.inside("nft", "add", "table", "ip", "calico"))
+    done = host.install()
+    assert done.returncode == 1
+    assert "rules of Calico are left here" in done.stderr
+    assert "nft delete table ip calico" in done.stderr
+    assert host.files() == set()
