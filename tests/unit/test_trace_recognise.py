@@ -71,6 +71,13 @@ def test_an_answer_from_a_translated_address_is_one() -> None:
     assert roles(UDP, translated) == [("request", 1)]
 
 
+def test_an_answer_between_two_translated_addresses_is_one() -> None:
+    body = draw.udp_answer(UDP, UDP.payload(1))[20:]
+    assert roles(UDP, draw.ip(body, protocol=17, ends=(BACKEND, draw.FAR))) == [("reply", 1)]
+    there = draw.ip(UDP.segment(1), protocol=17, ends=(draw.FAR, BACKEND))
+    assert roles(UDP, there) == [("request", 1)]
+
+
 @pytest.mark.parametrize("series", [ICMP, UDP, TCP], ids=["icmp", "udp", "tcp"])
 @pytest.mark.parametrize("quote", [28, 548])
 def test_errors_are_matched_by_cookie_or_by_header(series: Series, quote: int) -> None:

@@ -121,7 +121,11 @@ class Recogniser:
         back = number is not None or body.destination_port == series.source_port
         if back and here == (series.destination, series.port):
             return Role.REPLY
-        return None if number is None else Role.REQUEST
+        if number is None:
+            return None
+        # Both addresses can be translated ones; the port of the probe mostly stays what it was.
+        turned = body.destination_port == series.source_port != body.source_port
+        return Role.REPLY if turned else Role.REQUEST
 
     def _by_address(self, packet: IP) -> Role:
         return Role.REPLY if packet.destination == self.series.source else Role.REQUEST
