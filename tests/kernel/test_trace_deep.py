@@ -120,7 +120,7 @@ def handle_of_drop(node: str) -> int:
     )
 
 
-def test_a_rule_is_named_by_the_kernel_on_both_ways() -> None:
+def test_a_rule_is_named_by_the_kernel_on_both_ways_and_where_the_model_cannot() -> None:
     build("vxlan")
     for node, interface in (("vms105", "vxlan.calico"), ("vms103", "vxlan.calico")):
         inside(node, RULES)
@@ -143,6 +143,12 @@ def test_a_rule_is_named_by_the_kernel_on_both_ways() -> None:
         schema = json.loads((files("podwire.trace") / "podwire.trace.v1.json").read_text())
         assert complaints(whole, schema, schema) == []
         inside(node, "nft flush ruleset")
+    inside("vms105", RULES.replace("drop", "limit rate over 1/hour burst 1 packets drop"))
+    trace = traced()
+    text = render(trace, Style())
+    assert (trace.disposition, trace.confidence) == (Disposition.DENIED, "likely"), text
+    assert [each.id for each in trace.faults] == ["policy.denied"], text
+    inside("vms105", "nft flush ruleset")
     healed = traced()
     assert healed.disposition is Disposition.DELIVERED_AND_ANSWERED, render(healed, Style())
     assert healed.faults == ()

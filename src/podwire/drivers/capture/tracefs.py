@@ -27,6 +27,7 @@ PREFIX = "podwire-"
 MOUNTED = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 LOCK_S = 2.0
 """The longest wait for another trace that is just being set up."""
+PATIENCE_S = 3.0
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 """Numbers of the system calls (Linux 5.2), the same on all processors."""
 _CLOEXEC, _CREATE = 1, 6
@@ -123,13 +124,15 @@ class Instance:
         return whole.decode(errors="replace").splitlines()
 
     def close(self) -> None:
-        """Have it removed, and wait until that is done; safe to repeat."""
+        """Have it removed, and wait for that, but not for long; safe to repeat."""
         if self._pipe < 0:
             return
         for descriptor in (self._stream, self._place, self._pipe):
             os.close(descriptor)
         self._pipe = -1
-        self._guard.wait()
+        # Somebody who looks into it holds it up; the guard goes on trying without us.
+        with suppress(subprocess.TimeoutExpired):
+            self._guard.wait(PATIENCE_S)
 
     def __enter__(self) -> Self:
         return self
