@@ -100,7 +100,8 @@ def collect_all() -> tuple[KernelState, ...]:
     """Read every namespace this process can see, pods and nodes named where the kernel tells."""
     with ExitStack() as open_files:
         found: dict[int, int] = {}
-        for inode, path in namespaces.paths().items():
+        paths = namespaces.paths()
+        for inode, path in paths.items():
             try:
                 descriptor = namespaces.open_namespace(path)
             except PodwireError:  # it has ended, or is not ours to look at
@@ -108,7 +109,7 @@ def collect_all() -> tuple[KernelState, ...]:
             open_files.callback(os.close, descriptor)
             found[inode] = descriptor
         states = []
-        for ref in _references(found):
+        for ref in _references({inode: paths[inode] for inode in found}):
             try:
                 states.append(collect(found[ref.inode], ref, found))
             except Forbidden as error:
@@ -124,10 +125,9 @@ def unread(ref: NamespaceRef, reason: str) -> KernelState:
     return KernelState(namespace=ref, **dict.fromkeys(sections, Missing(reason)))
 
 
-def _references(found: Mapping[int, int]) -> list[NamespaceRef]:
+def _references(paths: Mapping[int, str]) -> list[NamespaceRef]:
     """How each namespace is called; nodes' before pods', which are many."""
     names = {inode: name for name, inode in namespaces.named().items()}
-    paths = namespaces.paths()
     root = _root(names)
     host = socket.gethostname()
     references = [
@@ -135,10 +135,10 @@ def _references(found: Mapping[int, int]) -> list[NamespaceRef]:
             inode=inode,
             node=host if inode == root else None,
             name=names.get(inode),
-            path=paths.get(inode),
+            path=path,
             root=inode == root,
         )
-        for inode in found
+        for inode, path in paths.items()
     ]
     return sorted(references, key=lambda ref: (not ref.root, ref.name or "", ref.inode))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from struct import Struct
@@ -53,25 +54,45 @@ def read_sysctls(links: Iterable[str]) -> dict[str, str]:
     """The settings that decide about packets; one that this kernel lacks is left out."""
     found: dict[str, str] = {}
     folders = ("all", "default", *links)
-    for pattern in PATTERNS:
-        for folder in folders if "*" in pattern else ("",):
-            path = pattern.replace("*", folder)
-            _read_into(found, path.replace("/", ".", 1), f"/proc/sys/net/{path}")
+    for pattern, names in _by_folder().items():
+        for each in folders if "*" in pattern else ("",):
+            folder = pattern.replace("*", each)
+            found.update(_read_folder(f"/proc/sys/net/{folder}", f"{folder}/", names))
     return found
 
 
-def _read_into(found: dict[str, str], name: str, path: str) -> None:
-    # A node has ten files for each of its pods: plain system calls take a third of Path.read_text.
+@cache
+def _by_folder() -> dict[str, tuple[str, ...]]:
+    """The patterns' last words by what stands before them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for pattern in PATTERNS:
+        folder, _, name = pattern.rpartition("/")
+        found[folder] = (*found.get(folder, ()), name)
+    return found
+
+
+def _read_folder(folder: str, title: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    # A node has a dozen files for each of its pods. Opened one by one from their folder they cost
+    # a quarter of what Path.read_text takes, most of which goes into finding the way.
+    title = title.replace("/", ".", 1)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        found[name] = os.read(descriptor, 64).decode().strip()
-    except OSError:  # the device has gone meanwhile
-        return
+        for name in names:
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+            except OSError:
+                continue
+            try:
+                yield f"{title}{name}", os.read(descriptor, 64).decode().strip()
+            except OSError:  # the device has gone meanwhile
+                continue
+            finally:
+                os.close(descriptor)
     finally:
-        os.close(descriptor)
+        os.close(place)
 
 
 def read_sockets() -> tuple[str, ...]:

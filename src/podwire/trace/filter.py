@@ -105,6 +105,8 @@ def judge(space: Space, passage: Passage) -> tuple[Outcome, ...]:
     except TooMany:
         first = doubts[0] if doubts else _Beyond({}, "spreads packets over too many ways")
         raise _lacking(space, passage, first) from None
+    if len(ways) == 1:
+        return (ways[0].result,)
     found: dict[tuple[object, ...], Outcome] = {}
     for way in ways:
         found.setdefault(way.result.effect, way.result)
