@@ -6,12 +6,13 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from podwire.boundary import Verb, Write
 from podwire.cli.yamlfile import refuse
 from podwire.drivers.secrets import read_secret
-from podwire.errors import BadInput, Conflict, NotFound, Stale
+from podwire.errors import BadInput, Conflict, InUse, NotFound, Stale
 from podwire.model import codec, keys
 from podwire.model.bgp import BGPPeer, SecretKey
 from podwire.model.bgpfilter import BGPFilter
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Stored)
 
 TRIES = 5
+
+
+class Intent(StrEnum):
+    """What may become of a document."""
+
+    APPLY = "applied"
+    CREATE = "created"
+    REPLACE = "replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +80,21 @@ def check_documents(documents: Sequence[Document], namespace: str) -> None:
     refuse(faults)
 
 
-def apply_documents(store: Store, documents: Sequence[Document], namespace: str) -> Counter[str]:
+def apply_documents(
+    store: Store,
+    documents: Sequence[Document],
+    namespace: str,
+    intent: Intent = Intent.APPLY,
+) -> Counter[str]:
     """Create or replace what the documents describe; returns how many of each kind.
 
     Raises:
         BadInput: something does not go together with what is stored; nothing was written.
+        InUse: something to create exists. NotFound: something to replace does not.
         Conflict: an object was changed since the document was read from the datastore.
     """
     for _ in range(TRIES):
-        changes = plan_changes(store, documents, namespace)
+        changes = plan_changes(store, documents, namespace, intent)
         try:
             _write(store, [_write_of(change) for change in changes])
         except Stale:
@@ -108,13 +123,20 @@ def check_passwords(documents: Sequence[Document], folder: str) -> None:
     refuse(faults)
 
 
-def plan_changes(store: Store, documents: Sequence[Document], namespace: str) -> list[Change]:
+def plan_changes(
+    store: Store,
+    documents: Sequence[Document],
+    namespace: str,
+    intent: Intent = Intent.APPLY,
+) -> list[Change]:
     """What applying would write.
 
     Raises:
-        BadInput, Conflict: as `apply_documents`.
+        BadInput, InUse, NotFound, Conflict: as `apply_documents`.
     """
     changes = [_change(store, document, namespace) for document in documents]
+    for change in changes:
+        _check_intent(change, intent)
     faults: list[tuple[Document, Fault]] = []
     for change in changes:
         before = _decoded(change.entry)
@@ -144,6 +166,17 @@ def _change(store: Store, document: Document, namespace: str) -> Change:
     else:
         metadata = replace(value.metadata, uid=before.metadata.uid, created=before.metadata.created)
     return Change(document=document, key=key, entry=entry, value=replace(value, metadata=metadata))
+
+
+def _check_intent(change: Change, intent: Intent) -> None:
+    document = change.document
+    what = f"{document.value['kind']} {document.value['metadata']['name']}"
+    if intent is Intent.CREATE and change.entry is not None:
+        raise InUse(
+            f"{document.place(())}: {what} exists already", fix="use apply or replace to change it"
+        )
+    if intent is Intent.REPLACE and change.entry is None:
+        raise NotFound(f"{document.place(())}: {what} does not exist", fix="use apply or create")
 
 
 def _decoded(entry: Entry | None) -> Stored | None:

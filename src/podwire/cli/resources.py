@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podwire.cli.context import agent_config, datastore_option, open_datastore
+from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.kinds import find_kind
 from podwire.cli.main import complain
 from podwire.cli.tables import columns, output
 from podwire.errors import BadInput, InUse, NotFound, PodwireError, Stale
 from podwire.model import codec, keys
 from podwire.model.codec import API_VERSION
+from podwire.model.selector import parse_selector
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -39,7 +40,14 @@ files_option = click.option(
 @click.command(epilog=KIND_HELP + " Also blockaffinity, read-only.")
 @click.argument("kind")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
+@click.option(
+    "-o",
+    "--output",
+    "format",
+    metavar="FORMAT",
+    help="wide, json, yaml, name, or custom-columns=COLUMN,…",
+)
+@click.option("-l", "--selector", metavar="SELECTOR", help="Only these, like: zone == 'a'.")
 @namespace_option
 @click.option("-A", "--all-namespaces", is_flag=True, help="Resources of all namespaces.")
 @datastore_option
@@ -49,18 +57,26 @@ def get(
     kind: str,
     names: tuple[str, ...],
     format: str | None,
+    selector: str | None,
     namespace: str,
     all_namespaces: bool,
 ) -> None:
     """Show resources: all of a KIND, or the ones named."""
     found = find_kind(kind)
+    header = _header(found, format or "", all_namespaces=all_namespaces)
+    chosen = parse_selector(selector) if selector else None
     store = open_datastore(ctx)
     entries = _entries(store, found, names, namespace, everywhere=all_namespaces)
+    if chosen is not None:
+        entries = [entry for entry in entries if chosen.matches(_labels(entry))]
     if format in {"json", "yaml"}:
         shown = [found.wire(entry) for entry in entries]
         click.echo(output(shown[0] if len(names) == 1 else _list(found, shown), format), nl=False)
         return
-    header = found.header(wide=format == "wide", all_namespaces=all_namespaces)
+    if format == "name":
+        for entry in entries:
+            click.echo(f"{found.name.lower()}/{found.wire(entry)['metadata']['name']}")
+        return
     rows, broken = [], 0
     for entry in entries:
         try:
@@ -73,28 +89,41 @@ def get(
         ctx.exit(1)
 
 
+def _header(kind: Kind, format: str, *, all_namespaces: bool) -> tuple[str, ...]:
+    """The columns a format asks for; json, yaml and name have none."""
+    if format in {"", "wide", "json", "yaml", "name"}:
+        return kind.header(wide=format == "wide", all_namespaces=all_namespaces)
+    word, given, text = format.partition("=")
+    if word != "custom-columns" or not given:
+        raise BadInput(
+            f"output format {format!r} is unknown",
+            fix="write wide, json, yaml, name or custom-columns=COLUMN,…",
+        )
+    columns = tuple(name.strip().upper() for name in text.split(","))
+    for column in columns:
+        if column not in kind.cells:
+            known = ",".join(kind.cells)
+            raise BadInput(f"{kind.name} has no column {column!r}", fix=f"there are {known}")
+    return columns
+
+
+def _labels(entry: Entry) -> dict[str, str]:
+    return dict((entry.value.get("metadata") or {}).get("labels") or {})
+
+
 @click.command()
 @files_option
 @namespace_option
+@click.option("--dry-run", is_flag=True, help="Only show what would change, as a diff.")
 @datastore_option
 @click.pass_context
-def apply(ctx: click.Context, files: tuple[str, ...], namespace: str) -> None:
+def apply(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
     """Create or replace the resources that FILE describes, all of them or none."""
-    if not files:
-        raise BadInput("apply: no file was given", fix="write -f FILE, or -f - for standard input")
     # Imported here, so that `get` does not pay for reading YAML.
-    from podwire.cli.applying import apply_documents, check_documents, check_passwords
-    from podwire.cli.yamlfile import read_documents
-    from podwire.drivers.store import ensure_cluster
+    from podwire.cli.applying import Intent
+    from podwire.cli.editing import write_documents
 
-    documents = read_documents(files)
-    check_documents(documents, namespace)
-    config = agent_config()
-    if config is not None:
-        check_passwords(documents, config.secrets_dir)
-    store = open_datastore(ctx, create=True)
-    ensure_cluster(store)
-    _tell("applied", apply_documents(store, documents, namespace))
+    write_documents(ctx, files, namespace, Intent.APPLY, dry_run=dry_run)
 
 
 @click.command(epilog=KIND_HELP)
@@ -129,7 +158,7 @@ def delete(
         else:
             deleted[found.name] = deleted.get(found.name, 0) + 1
     if deleted:
-        _tell("deleted", deleted)
+        tell("deleted", deleted)
     elif not failures:
         click.echo("No resource was there to delete")
     for failure in failures[:-1]:
@@ -161,7 +190,7 @@ def _entries(
         }
     missing = [name for name in names if name not in named]
     if missing:
-        raise _absent(kind, namespace, missing[0])
+        raise absent(kind, namespace, missing[0])
     return [named[name] for name in names]
 
 
@@ -212,7 +241,7 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> None:
     for attempt in range(TRIES):
         entry = store.get(key)
         if entry is None:
-            raise _absent(kind, namespace, name)
+            raise absent(kind, namespace, name)
         try:
             if kind.name == "IPPool":
                 from podwire.cli.removal import remove_pool
@@ -231,7 +260,8 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> None:
             return
 
 
-def _absent(kind: Kind, namespace: str, name: str) -> NotFound:
+def absent(kind: Kind, namespace: str, name: str) -> NotFound:
+    """The error that a resource does not exist."""
     place = f" in namespace {namespace}" if kind.namespaced else ""
     return NotFound(
         f"{kind.name} {name} does not exist{place}",
@@ -240,7 +270,8 @@ def _absent(kind: Kind, namespace: str, name: str) -> NotFound:
     )
 
 
-def _tell(done: str, counts: Counter[str] | dict[str, int]) -> None:
+def tell(done: str, counts: Counter[str] | dict[str, int]) -> None:
+    """Say how many resources of a kind were written, in the field's usual words."""
     if len(counts) == 1:
         ((kind, count),) = counts.items()
         click.echo(f"Successfully {done} {count} '{kind}' resource(s)")
