@@ -52,7 +52,7 @@ class OpenNetwork:
         flow: Flow | None = None,
         *,
         limits: Limits | None = None,
-        cold_arp: bool = False,
+        forget: str | None = None,
     ) -> Observation:
         ends = {
             **{pod: at for pod, (_, at) in PODS.items()},
@@ -63,9 +63,9 @@ class OpenNetwork:
             ip_address(ends.get(destination, destination)),
             flow or Flow(),
         )
-        return observe(
-            self.descriptors, self.inodes[source], series, limits=limits, cold_arp=cold_arp
-        )
+        inode = self.inodes[source]
+        what = None if forget is None else {inode: frozenset({ip_address(forget)})}
+        return observe(self.descriptors, inode, series, limits=limits, forget=what)
 
     def of(self, name: str) -> int:
         """Descriptor of a namespace."""

@@ -208,7 +208,7 @@ def test_arp_is_seen_when_it_is_cold() -> None:
     with network("vxlan") as net:
         net.observe(limits=PATIENT)
         warm = net.observe(limits=PATIENT)
-        cold = net.observe(limits=PATIENT, cold_arp=True)
+        cold = net.observe(limits=PATIENT, forget="169.254.1.1")
     target = ip_address("169.254.1.1")
     asked = [each for each in questions(cold) if each.target == target]
     places = [(each.interface, each.side) for each in asked]
@@ -224,7 +224,7 @@ def test_arp_is_seen_when_it_is_cold() -> None:
 def test_a_question_nobody_answers_is_waited_for() -> None:
     with network("vxlan") as net:
         run("ip netns exec vms103 sysctl -qw net.ipv4.conf.caliweb-0.proxy_arp=0")
-        seen = net.observe(cold_arp=True)
+        seen = net.observe(forget="169.254.1.1")
     assert seen.of(Role.REQUEST) == ()
     asked = {(each.interface, each.side): each for each in questions(seen)}
     assert set(asked) == {("eth0", "out"), ("caliweb-0", "in")}

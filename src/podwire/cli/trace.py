@@ -36,6 +36,7 @@ class TraceOptions:
     probe: bool | None = None
     """True: send in any network; False: never send; None: send where the network is ours."""
     deep: bool = False
+    cold_arp: bool = False
     minimal: bool = False
     lab: str | None = None
     """The lab in which it runs."""
@@ -88,6 +89,7 @@ def find_trace(source: str, destination: str, options: TraceOptions) -> Trace:
         flow=options.flow,
         probe=options.probe,
         deep=options.deep,
+        cold_arp=options.cold_arp,
     )
     return trace_live(wish)
 
@@ -149,6 +151,11 @@ PORT = click.IntRange(1, 65535)
 @click.option("--predict", is_flag=True, help="Send nothing, only read.")
 @click.option("--probe", is_flag=True, help="Send probes in a network that is not Podwire's, too.")
 @click.option(
+    "--cold-arp",
+    is_flag=True,
+    help="Forget learnt neighbours on the way, so that ARP is seen, too.",
+)
+@click.option(
     "--deep", is_flag=True, help="Have kernels tell which rules probes meet, and why one is lost."
 )
 @bundle_option
@@ -171,6 +178,7 @@ def trace(  # noqa: PLR0913  # one parameter for every option
     df: bool,
     predict: bool,
     probe: bool,
+    cold_arp: bool,
     deep: bool,
     output: str | None,
     quiet: bool,
@@ -194,6 +202,7 @@ def trace(  # noqa: PLR0913  # one parameter for every option
         sources=chosen_sources(ctx),
         probe=False if predict else True if probe else None,
         deep=deep,
+        cold_arp=cold_arp,
         lab=ctx.obj if isinstance(ctx.obj, str) else None,
     )
     ctx.exit(run_trace(source, destination, options))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ from podwire.drivers.collect import NOT_ENTERED, collect_all
 from podwire.drivers.collect_marks import collected_again
 from podwire.drivers.lookup import ask_kernels
 from podwire.errors import BadInput, Forbidden, PodwireError, Unsupported
+from podwire.trace.coldarp import forgotten, to_forget
+from podwire.trace.controls import concluded, outcome, wanted
 from podwire.trace.counterproof import Question, prove
 from podwire.trace.deepverdict import told
 from podwire.trace.explain import explain
@@ -28,13 +32,15 @@ from podwire.trace.schema import Direction, Disposition, Gap
 from podwire.trace.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from podwire.model.addressing import IPAddress
     from podwire.model.kernelstate import KernelState
+    from podwire.trace.controls import Planned
     from podwire.trace.deep import Heard
     from podwire.trace.flow import Flow
     from podwire.trace.observation import Observation
-    from podwire.trace.schema import Trace
+    from podwire.trace.schema import Control, Trace
 
 ATTEMPTS = 2
 """A state that changes under our hands, or a surprise, is looked at once more."""
@@ -56,6 +62,8 @@ class Wish:
     probe: bool | None = None
     """True: always send. False: never. None: where the network is ours."""
     deep: bool = False
+    cold_arp: bool = False
+    """Forget what ARP has learnt of the neighbours on the way, so that it is asked again."""
 
 
 def trace_live(wish: Wish) -> Trace:
@@ -71,6 +79,7 @@ def trace_live(wish: Wish) -> Trace:
             break
         before, (trace, states) = trace, _attempt(wish)
         trace = _after_change(before, trace)
+    trace = _controlled(trace, states)
     if wish.deep and trace.probing is None:
         why = "no probe was sent, so there was nothing to listen to"
         trace = replace(trace, gaps=(*trace.gaps, Gap(what="the kernel's own events", why=why)))
@@ -110,9 +119,21 @@ def _question(wish: Wish, states: tuple[KernelState, ...]) -> Question:
     return Question(states=states, source=wish.source, destination=wish.destination, flow=wish.flow)
 
 
-def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
+def _foretold(
+    wish: Wish,
+) -> tuple[tuple[KernelState, ...], Trace, dict[int, frozenset[IPAddress]]]:
+    """The states, what they foretell, and which neighbours are to be forgotten first."""
     states = collect_all()
     trace = predict(states, wish.source, wish.destination, wish.flow)
+    if not wish.cold_arp or _why_not(World(states), trace, wish.probe) is not None:
+        return states, trace, {}
+    forget = to_forget(trace)
+    states = forgotten(states, forget)
+    return states, predict(states, wish.source, wish.destination, wish.flow), forget
+
+
+def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
+    states, trace, forget = _foretold(wish)
     world = World(states)
     trace = beside_kernel(trace, world)
     reason = _why_not(world, trace, wish.probe)
@@ -123,7 +144,8 @@ def _attempt(wish: Wish) -> tuple[Trace, tuple[KernelState, ...]]:
     try:
         with ExitStack() as open_files:
             spaces = _open(world, trace, open_files)
-            observation, heard = _observe(world, trace, spaces, deep=wish.deep)
+            send = partial(observe, spaces, limits=LIMITS, forget=forget)
+            observation, heard = _observe(world, trace, spaces, send, deep=wish.deep)
             again = list(_changed_again(world, trace, spaces))
     except (Forbidden, Unsupported) as error:
         why = error.message if error.fix is None else f"{error.message}: {error.fix}"
@@ -212,7 +234,12 @@ def _open(world: World, trace: Trace, open_files: ExitStack) -> dict[int, int]:
 
 
 def _observe(
-    world: World, trace: Trace, spaces: dict[int, int], *, deep: bool
+    world: World,
+    trace: Trace,
+    spaces: dict[int, int],
+    send: Callable[..., Observation],
+    *,
+    deep: bool,
 ) -> tuple[Observation, Heard | None]:
     start = _start(trace)
     assert start is not None
@@ -225,12 +252,37 @@ def _observe(
         (hop.inode, hop.where.interface, hop.side) for each in trace.paths for hop in each.hops
     ]
     if not deep:
-        return observe(spaces, start, series, path=places, limits=LIMITS), None
+        return send(start, series, path=places), None
     passed = {inode for inode, _, _ in places} & spaces.keys()
     titles = {inode: world.spaces[inode].title for inode in passed}
     with Listening.open({inode: spaces[inode] for inode in passed}, titles, series) as listening:
-        observation = observe(spaces, start, series, path=places, limits=LIMITS)
+        observation = send(start, series, path=places)
         return observation, listening.heard()
+
+
+def _controlled(trace: Trace, states: tuple[KernelState, ...]) -> Trace:
+    """After a loss that no state explains: send a few packets more, to cut it in two."""
+    world = World(states)
+    plans = wanted(world, trace)
+    if not plans:
+        return trace
+    with ExitStack() as open_files:
+        try:
+            spaces = _open(world, trace, open_files)
+        except PodwireError:  # the sender has ended meanwhile
+            return trace
+        with ThreadPoolExecutor(len(plans)) as threads:  # each waits for an answer in vain
+            found = list(threads.map(partial(_control, spaces), plans))
+    return concluded(trace, [each for each in found if each is not None])
+
+
+def _control(spaces: dict[int, int], plan: Planned) -> Control | None:
+    """Send one; None: what it would have said stays unsaid."""
+    try:
+        series = new_series(plan.source, plan.destination, plan.flow, count=1)
+        return outcome(plan, observe(spaces, plan.inode, series, limits=LIMITS))
+    except (BadInput, Forbidden, Unsupported):
+        return None
 
 
 def _changed_again(world: World, trace: Trace, spaces: dict[int, int]) -> Iterable[KernelState]:

@@ -9,6 +9,7 @@ from podwire.trace.schema import SCHEMA, Result
 if TYPE_CHECKING:
     from podwire.trace.flow import Packet
     from podwire.trace.schema import (
+        Control,
         EndView,
         Fault,
         Hop,
@@ -63,6 +64,7 @@ def document(trace: Trace) -> JSON:
         "faults": [_fault(fault) for fault in trace.faults],
         "traces": [_path(path) for path in trace.paths],
         "arp": [_question(question) for path in trace.paths for question in path.questions],
+        "controls": [_control(control) for control in trace.controls],
         "coverage": {
             "taps": None if probing is None else probing.taps,
             "nftTrace": None if probing is None else probing.nft_trace,
@@ -94,6 +96,20 @@ def _question(question: Question) -> JSON:
         "kind": question.kind,
         "predicted": question.predicted,
         "observed": question.observed,
+    }
+
+
+def _control(control: Control) -> JSON:
+    return {
+        "kind": str(control.kind),
+        "src": str(control.source),
+        "dst": str(control.destination),
+        "protocol": str(control.flow.protocol),
+        "dport": control.flow.port,
+        "size": control.flow.length,
+        "answered": control.answered,
+        "arrived": control.arrived,
+        "outcome": control.outcome,
     }
 
 

@@ -366,6 +366,50 @@ class Probing:
     """Whether reasons of drops were read."""
 
 
+class ControlKind(StrEnum):
+    """What a control probe is to the flow."""
+
+    SMALL = "small"
+    """The same flow, in a small packet."""
+    OTHER = "other-protocol"
+    """Another protocol between the same ends."""
+    NODES = "between-nodes"
+    """A ping between the nodes of a wire."""
+    TUNNEL = "tunnel-port"
+    """A packet to the port of the tunnel, between the nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """One more packet, sent after a loss to cut it in two, and what became of it."""
+
+    kind: ControlKind
+    source: IPAddress
+    destination: IPAddress
+    flow: Flow
+    answered: bool
+    arrived: bool | None = None
+    """Whether it came in at its receiver's link; None: nobody watched there."""
+    refused: str | None = None
+    """Why the sender's own kernel did not send it."""
+
+    @property
+    def title(self) -> str:
+        """`icmp 10.0.0.1 → 10.0.0.2, 84 bytes`."""
+        return f"{self.flow.title} {self.source} → {self.destination}, {self.flow.length} bytes"
+
+    @property
+    def outcome(self) -> str:
+        """In a word or two."""
+        if self.refused is not None:
+            return f"not sent: {self.refused}"
+        if self.answered:
+            return "answered"
+        if self.arrived is None:
+            return "not answered"
+        return "arrived, not answered" if self.arrived else "did not arrive"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """The whole answer."""
@@ -383,6 +427,8 @@ class Trace:
     """Largest packet that passes there without being cut; None when the walk did not arrive."""
     probing: Probing | None = None
     """None: nothing was sent."""
+    controls: tuple[Control, ...] = ()
+    """What else was sent, after a loss that was not certain."""
     mode: str = "live"
     """live, or offline (from a bundle)."""
     bundle: str | None = None

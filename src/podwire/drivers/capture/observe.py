@@ -14,6 +14,7 @@ from podwire.drivers.capture.taps import RING_BYTES, SNAP_BYTES, Taps
 from podwire.drivers.netlink import requests
 from podwire.drivers.netlink.session import Session
 from podwire.errors import BadInput, Unsupported
+from podwire.trace.coldarp import learnt
 from podwire.trace.flow import Protocol
 from podwire.trace.observation import Observation, Role, Seen, Sent, Sighting
 from podwire.trace.probe import MARK_BYTES, Series
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress
     from podwire.trace.flow import Flow
     from podwire.trace.observation import TapReport
-
-NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE, NUD_FAILED = 0x02, 0x04, 0x08, 0x10, 0x20
-LEARNT = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +84,14 @@ def observe(
     *,
     path: Sequence[tuple[int, str | None, str]] = (),
     limits: Limits | None = None,
-    cold_arp: bool = False,
+    forget: Mapping[int, frozenset[IPAddress]] | None = None,
 ) -> Observation:
     """Send a series of probes from one namespace and say where each of them was seen.
 
     `spaces`: descriptors by inode of all namespaces to watch, the sending one among them.
     `path`: the places (inode, interface, side) in the order in which the packet should pass them;
-    it decides between equal times only. `cold_arp`: forget what the sending namespace has learnt by
-    ARP before the first probe, so that the question is seen too.
+    it decides between equal times only. `forget`: by inode the neighbours that ARP has learnt and
+    that are forgotten before the first probe, so that the question is seen too.
 
     Raises:
         BadInput: the sending namespace is not among `spaces`.
@@ -106,8 +104,8 @@ def observe(
     ring_bytes = RING_BYTES + 32 * series.length
     start = time.time_ns()
     with Taps.open(spaces, probe_filter(series, SNAP_BYTES), ring_bytes=ring_bytes) as taps:
-        if cold_arp:
-            _forget_neighbours(spaces[inode])
+        for each in (forget or {}).keys() & spaces.keys():
+            namespaces.call_in(spaces[each], _forget_here, (forget or {})[each])
         with Prober.open(spaces[inode], series) as prober:
             for number in range(series.count):
                 run.sent.append(prober.send(number))
@@ -211,12 +209,8 @@ class _Run:
         )
 
 
-def _forget_neighbours(namespace_fd: int) -> None:
-    """Delete what ARP has learnt; permanent entries are somebody's configuration."""
-    namespaces.call_in(namespace_fd, _forget_here)
-
-
-def _forget_here() -> None:
+def _forget_here(targets: frozenset[IPAddress]) -> None:
+    """Delete what ARP has learnt of them; permanent entries are somebody's configuration."""
     with Session.open() as session:
-        learnt = [each for each in session.neighbours() if each.state & LEARNT]
-        session.apply([requests.delete_neighbour(each) for each in learnt])
+        found = [each for each in session.neighbours() if learnt(each) and each.address in targets]
+        session.apply([requests.delete_neighbour(each) for each in found])
