@@ -111,7 +111,7 @@ def show(trace: Trace, options: TraceOptions) -> None:
     from podwire.trace.report import Style, render
 
     style = Style(
-        color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+        color=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
         ascii=options.ascii,
         verbose=options.verbose,
         quiet=options.quiet,

@@ -255,5 +255,7 @@ def _seen_evidence(aligned: Alignment) -> tuple[Evidence, ...]:
         found.append(Evidence(kind="packet", key="last seen", value=value))
     home = losses.error_home(aligned)
     if home is not None:
-        found.append(Evidence(kind="packet", key="came back", value=home))
+        own = losses.told_by_itself(aligned)
+        key = "its own kernel says" if own else "came back"
+        found.append(Evidence(kind="packet", key=key, value=home))
     return tuple(found)

@@ -36,6 +36,12 @@ ERRORS = {
 """ICMP types and codes in words (RFC 792, 1122, 1812)."""
 
 
+def told_by_itself(aligned: Alignment) -> bool:
+    """Whether the complaint is the sender's own kernel's."""
+    ip = aligned.home[0].frame.ip if aligned.home else None
+    return ip is not None and ip.innermost.source == ip.innermost.destination
+
+
 def refusal(aligned: Alignment) -> str:
     """`TCP reset from 10.244.1.5`: how the receiver refuses."""
     home = error_home(aligned)

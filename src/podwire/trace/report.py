@@ -130,17 +130,18 @@ def _explanation(trace: Trace, style: Style) -> list[str]:
 def _sure(trace: Trace) -> str:
     if trace.probing is None:
         return f"{trace.confidence}: predicted from the kernels' state, not sent"
-    probes = _fate_of_probes(trace.probing)
+    probes = _fate_of_probes(trace.probing, rejected=trace.disposition is Disposition.REJECTED)
     if trace.confidence == "certain":
         return f"certain: the state says so, and the packet was seen to end there; {probes}"
     return f"{trace.confidence}: {probes}"
 
 
-def _fate_of_probes(probing: Probing) -> str:
-    """`2 of 3 probes lost, 1 refused`."""
+def _fate_of_probes(probing: Probing, *, rejected: bool) -> str:
+    """`2 of 3 probes lost, 1 refused`; `rejected`: by a rule, which is no loss either."""
     sent = probing.sent
     lost = sent - probing.answered - probing.refused
-    counts = {"lost": lost, "refused": probing.refused, "answered": probing.answered}
+    refused = probing.refused + (lost if rejected else 0)
+    counts = {"lost": 0 if rejected else lost, "refused": refused, "answered": probing.answered}
     (first, number), *others = [(word, count) for word, count in counts.items() if count]
     return ", ".join(
         [f"{number} of {sent} probes {first}", *(f"{count} {word}" for word, count in others)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from podwire.trace.schema import Direction, Hop, Path, Question, Result, Step, Trace
+from podwire.trace.schema import Direction, Disposition, Hop, Path, Question, Result, Step, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 WIDTH = 100
 _LEAD = 4
 _DROPS = frozenset({"DROPPED", "DENIED", "REJECTED"})
+CALM = frozenset({Result.MATCH, None})
+"""What needs no row of its own at the port of a bridge."""
 _SEEN = {
     Result.MATCH: "●",
     Result.EXTRA: "●",
@@ -72,7 +74,7 @@ def table(path: Path, trace: Trace, *, verbose: bool) -> Iterator[str]:
     crossed: list[str] = []
     for number, hop in enumerate(path.hops):
         last = number + 1 == len(path.hops)
-        if hop.role == "port" and not verbose and not last and hop.result is not Result.MISSING:
+        if hop.role == "port" and not verbose and not last and hop.result in CALM:
             crossed.append(hop.where.netns or "?")
             continue
         if number and _is_wire(path.hops, number):
@@ -137,22 +139,24 @@ class _Rows:
 
     def _lost(self, hop: Hop) -> str:
         last = hop.steps[-1]
-        silent = f"; {last.detail.get('sentBack') or _unheard(last)}"
+        silent = f"; {last.detail.get('sentBack') or self._unheard(hop, last)}"
         later = self.path.hops[self.path.hops.index(hop) + 1 :]
         gone = hop.result is Result.MATCH and not any(each.observed for each in later)
         return self.columns.row(
             ("", "", "", f"{last.text}{silent}"), ("✘", "✘" if gone else "", "")
         )
 
-
-def _unheard(step: Step) -> str:
-    """What the sender learns of a loss that nothing is sent back about."""
-    reason = str(step.detail.get("reason"))
-    if reason.startswith("source-"):
-        return "its program is told at once"
-    if reason == "loop":
-        return "it goes round until its TTL is spent"
-    return "silently"
+    def _unheard(self, hop: Hop, step: Step) -> str:
+        """What the sender learns of a loss that nothing is sent back about."""
+        reason = str(step.detail.get("reason"))
+        made_here = self.path.direction is Direction.FORWARD and hop.where.interface is None
+        if made_here and reason.startswith("source-"):
+            return "its program is told at once"
+        if made_here and self.path.disposition is Disposition.NEIGHBOR_FAILED:
+            return "its program is told after 3 s"
+        if reason == "loop":
+            return "it goes round until its TTL is spent"
+        return "silently"
 
 
 def _heard(question: Question | None) -> str:

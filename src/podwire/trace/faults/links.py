@@ -54,7 +54,7 @@ def too_big(case: Case) -> Fault:
         return replace(
             case.fault("mtu.black-hole", 40, sentence, evidence=muted.evidence),
             where=case.cause.where if here else muted.where,
-            fix=muted.fix,
+            fix=muted.fix and replace(muted.fix, text="let the sender be told"),
         )
     text = (
         f"send no more than {mtu} bytes: ICMP {case.cause.icmp} tells the sender, which then does"

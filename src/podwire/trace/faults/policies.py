@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from podwire.trace.schema import Fault
 
 
-SHOWN = ("table", "chain", "handle", "family", "line", "hook")
+SHOWN = ("table", "chain", "handle", "family", "line", "hook", "policy")
 """Facts that one line of evidence says together."""
 
 
@@ -29,7 +29,7 @@ def rule(case: Case) -> Fault:
     shown = case.without(*SHOWN)
     if case.cause.code == "rule-reject":
         said = "" if case.cause.icmp is None else f" with ICMP {case.cause.icmp}"
-        sentence = f"{case.here} refuses {what}{said} at its {hook} hook, so it is not lost: {name}"
+        sentence = f"{case.here} refuses {what}{said} at its {hook} hook: {name}"
         return shown.fault("policy.rejected", 24, sentence, fix=fix, evidence=evidence)
     sentence = f"{case.here} drops {what} at its {hook} hook: {name}"
     lost, rule_text = case.path.lost, mending.rule_met(case)
@@ -54,7 +54,7 @@ def _named(case: Case) -> tuple[str, tuple[Evidence, ...]]:
         return f"no rule of chain {chain} decides, and its policy is {verdict}", (shown,)
     handle = f"handle {facts.get('handle')}"
     by = f", policy {facts['policy']}" if "policy" in facts else ""
-    shown = Evidence(kind="rule", key=f"{chain} {handle}", value=verdict, ns=case.here)
+    shown = Evidence(kind="rule", key=f"{chain} {handle}", value=f"{verdict}{by}", ns=case.here)
     return f"rule {handle} of chain {chain}{by}", (shown,)
 
 

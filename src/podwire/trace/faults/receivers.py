@@ -41,10 +41,9 @@ def port_closed(case: Case) -> Fault:
         text = f"let the program in {case.here} listen on 0.0.0.0 or on {case.target}"
     else:
         sentence = f"{case.here} is reached and {told}: nothing listens on {port} there"
-        text = (
-            f"start the program in {case.here} that should listen on {port}, or use the port it "
-            "listens on"
-        )
+        text = f"start the program in {case.here} that should listen on {port}"
+        if listeners(case.space, packet.protocol):
+            text += ", or use a port that one listens on"
     return case.fault(
         "socket.closed", 51, sentence, fix=Fix(text=text), evidence=(_listening(case, packet),)
     )
