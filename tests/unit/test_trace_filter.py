@@ -247,6 +247,18 @@ def test_rules_below_ip_decide(name: str) -> None:
     assert trace.faults[0].number == 35
 
 
+def test_of_equal_priority_the_chain_that_came_last_runs_first() -> None:
+    marked = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
+    sets = below("bridge", "forward", [marked], table="sets")
+    asks = below("bridge", "forward", [VXLAN_PORT, meta("mark", 1), DROP], table="asks")
+    outcomes = []
+    for entries in (sets + asks, asks + sets):
+        network = story()
+        network["underlay"].nft = entries
+        outcomes.append(predict(network.states(), "demo/web-0", "demo/db-0").disposition)
+    assert outcomes == [Disposition.DELIVERED_AND_ANSWERED, Disposition.DENIED]
+
+
 def test_rules_of_other_links_and_hooks_do_not() -> None:
     network = story()
     network["underlay"].nft = [

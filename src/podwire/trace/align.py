@@ -223,6 +223,8 @@ class _View:
             elif used[key] < len(times):
                 last = number == len(path.hops) - 1
                 hops.append(self._judged(hop, times[used[key]], path, last=last))
+            elif hop.role == "detour":
+                continue
             else:
                 hops.append(replace(hop, result=Result.MISSING))
             used[key] += 1

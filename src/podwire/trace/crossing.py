@@ -325,6 +325,8 @@ def _redirect(world: World, cursor: Cursor, ride: Ride, bridge: Port) -> Ways:
     if isinstance(found, Path):
         return [found]
     mac, cursor = found
+    # Unless the neighbour is fresh the bridge itself sends it; only the kernel knows.
+    cursor = cursor.with_hop(hop_at(world, bridge, "out", cursor.packet, role="detour"))
     ride = replace(ride, frame=replace(ride.frame, destination=mac))
     reached = segment.reach_from(world, came_by, mac, cursor.heard_at)
     return follow(world, cursor, bridge, reached, ride)

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from podwire.model.kernelstate import KernelState, Missing, Read, Section
-from podwire.model.link import Address, Link, VXLANSettings
+from podwire.model.link import PORT_FORWARDING, Address, Link, PortSettings, VXLANSettings
 from podwire.model.overlay import FDBEntry, Neighbour
 from podwire.model.route import (
     LOCAL_TABLE,
@@ -173,11 +173,18 @@ def _set_link(states: States, inode: int, words: list[str]) -> None:
         there, other = peer
         carrier = other.up
         state = "up" if other.up else "lowerlayerdown"
-        _put_link(states, there, replace(other, carrier=other.up, operstate=state))
+        other = replace(other, carrier=other.up, operstate=state, port=_opened(other))
+        _put_link(states, there, other)
     _put_link(
         states,
         inode,
-        replace(link, up=True, carrier=carrier, operstate="up" if carrier else "down"),
+        replace(
+            link,
+            up=True,
+            carrier=carrier,
+            operstate="up" if carrier else "down",
+            port=_opened(link) if carrier else link.port,
+        ),
     )
     state_here = states[inode]
     routes = _value(state_here.routes)
@@ -231,6 +238,11 @@ def _add_vxlan(states: States, inode: int, words: list[str]) -> None:
             sysctls[name.replace("/default/", f"/{made.name}/")] = value
     links = Read((*_value(state.links), made))
     states[inode] = replace(state, links=links, sysctls=Read(sysctls))
+
+
+def _opened(link: Link) -> PortSettings | None:
+    """A bridge gives frames to its port as soon as that carries them, unless trees are spanned."""
+    return None if link.port is None else replace(link.port, state=PORT_FORWARDING)
 
 
 def _peer(states: States, inode: int, link: Link) -> tuple[int, Link] | None:

@@ -39,6 +39,8 @@ class Ruleset:
         self._compiled: dict[tuple[object, ...], Elements] = {}
         for entry in entries:
             self._add(entry)
+        # Of equal priority the chain that came last runs first (nf_hook_entries_grow).
+        self.bases.reverse()
         self.bases.sort(key=lambda chain: int(chain.get("prio", 0)))
 
     def _add(self, entry: Mapping[str, object]) -> None:

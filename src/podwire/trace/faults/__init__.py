@@ -64,7 +64,7 @@ BY_CODE: dict[str, Explain] = {
     "arp-rule-reject": policies.question,
     "port-isolated": bridges.port_setting,
     "no-hairpin": bridges.port_setting,
-    "port-blocked": bridges.port_setting,
+    "port-blocked": bridges.port_blocked,
     "port-silent": bridges.port_setting,
     "wrong-mac": bridges.wrong_port,
     "echo-ignored": receivers.echo_ignored,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 SETTINGS = {
     "port-isolated": ("bridge.port-isolated", "isolated off"),
     "no-hairpin": ("bridge.hairpin-off", "hairpin on"),
-    "port-blocked": ("bridge.port-blocked", "state 3"),
     "port-silent": ("bridge.flooding-off", "flood on bcast_flood on"),
 }
 """By the code of the loss: the fault's name, and the setting that would let the frame pass."""
@@ -31,6 +30,12 @@ def port_setting(case: Case) -> Fault:
     command = f"bridge link set dev {case.interface} {setting}"
     fix = Fix(text="if these ports should talk", command=command)
     return case.fault(name, None, case.cause.text, fix=fix)
+
+
+def port_blocked(case: Case) -> Fault:
+    """Spanning tree keeps a port, for a while or for good."""
+    fix = Fix(text="spanning tree opens it after its forward delay, unless there is a loop")
+    return case.fault("bridge.port-blocked", None, case.cause.text, fix=fix)
 
 
 def wrong_port(case: Case) -> Fault:
