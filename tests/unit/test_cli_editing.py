@@ -95,7 +95,7 @@ def test_labels_are_set_changed_and_taken_away(store: str) -> None:
     assert run(store, "label", "--overwrite", "ippool", "pods", "zone=b").exit_code == 0
     assert run(store, "label", "ippool", "pods", "rack-").exit_code == 0
     assert labels() == {"zone": "b"}
-    assert run(store, "label", "--remove", "ippool", "pods", "zone").exit_code == 0
+    assert run(store, "label", "ippool", "pods", "zone-").exit_code == 0
     assert not labels()
     assert "is no label" in said(run(store, "label", "ippool", "pods", "zone"))
 

@@ -1,4 +1,4 @@
-"""`podwire create|replace|patch|label`, and what a change would do (`--dry-run`)."""
+"""`podwire apply|create|replace|patch|label`, and what a change would do (`--dry-run`)."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def write_documents(
 @dry_run_option
 @datastore_option
 @click.pass_context
+def apply(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
+    """Create or replace the resources that FILE describes, all of them or none."""
+    write_documents(ctx, files, namespace, Intent.APPLY, dry_run=dry_run)
+
+
+@click.command()
+@files_option
+@namespace_option
+@dry_run_option
+@datastore_option
+@click.pass_context
 def create(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
     """Create the resources that FILE describes; none of them when one exists already."""
     write_documents(ctx, files, namespace, Intent.CREATE, dry_run=dry_run)
@@ -91,7 +102,7 @@ def replace(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run:
 @click.option(
     "-t",
     "--type",
-    "how",
+    expose_value=False,
     type=click.Choice(["merge", "strategic"]),
     default="merge",
     help="Both mean a merge (RFC 7386): null deletes a field, a list replaces a list.",
@@ -101,13 +112,12 @@ def replace(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run:
 @datastore_option
 @click.pass_context
 def patch(
-    ctx: click.Context, kind: str, name: str, text: str, how: str, namespace: str, dry_run: bool
+    ctx: click.Context, kind: str, name: str, text: str, namespace: str, dry_run: bool
 ) -> None:
     """Change some fields of one resource.
 
     podwire patch ippool pods -p '{"spec": {"natOutgoing": true}}'
     """
-    del how
     documents = parse_documents(text, "--patch")
     if len(documents) != 1 or not isinstance(documents[0].value, dict):
         raise BadInput("--patch must be one mapping", fix='write it like {"spec": {…}}')
@@ -120,17 +130,15 @@ def patch(
 @click.argument("name")
 @click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
 @click.option("--overwrite", is_flag=True, help="Change the value of a label that is there.")
-@click.option("--remove", is_flag=True, help="Take the labels away: write KEY alone.")
 @namespace_option
 @datastore_option
 @click.pass_context
-def label(  # one parameter for each word of the command line
+def label(
     ctx: click.Context,
     kind: str,
     name: str,
     labels: tuple[str, ...],
     overwrite: bool,
-    remove: bool,
     namespace: str,
 ) -> None:
     """Label one resource: KEY=VALUE sets a label, KEY- takes it away."""
@@ -139,7 +147,7 @@ def label(  # one parameter for each word of the command line
     wanted: dict[str, JSON] = {}
     for text in labels:
         key, given, value = text.partition("=")
-        if remove or (not given and key.endswith("-")):
+        if not given and key.endswith("-"):
             wanted[key.removesuffix("-")] = None
         elif not given:
             raise BadInput(f"{text!r} is no label", fix="write KEY=VALUE, or KEY- to take it away")

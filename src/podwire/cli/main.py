@@ -13,7 +13,7 @@ from podwire.errors import BadInput, PodwireError
 
 COMMANDS = {
     "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
-    "apply": ("podwire.cli.resources", "Create or change resources from a file."),
+    "apply": ("podwire.cli.editing", "Create or change resources from a file."),
     "bgp": ("podwire.cli.bgp", "BIRD's routes beside the kernel's."),
     "collect": ("podwire.cli.collect", "Save the network state of this host in a bundle."),
     "create": ("podwire.cli.editing", "Create resources from a file."),

@@ -1,4 +1,4 @@
-"""`podwire get|apply|delete`: Calico's v3 resources in the datastore."""
+"""`podwire get|delete`: Calico's v3 resources in the datastore."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from podwire.boundary import Entry, Store
     from podwire.cli.kinds import Kind
+    from podwire.model.selector import Selector
 
 KIND_HELP = (
     "KIND is ippool, node, workloadendpoint (wep), ipreservation, clusterinfo, bgpconfiguration,"
@@ -28,6 +29,7 @@ KIND_HELP = (
 )
 DEFAULT_NAMESPACE = "default"
 TRIES = 5
+_SELECTOR = "podwire.selector"
 
 namespace_option = click.option(
     "-n", "--namespace", default=DEFAULT_NAMESPACE, metavar="NS", help="Namespace of the resources."
@@ -47,7 +49,14 @@ files_option = click.option(
     metavar="FORMAT",
     help="wide, json, yaml, name, or custom-columns=COLUMN,…",
 )
-@click.option("-l", "--selector", metavar="SELECTOR", help="Only these, like: zone == 'a'.")
+@click.option(
+    "-l",
+    "--selector",
+    metavar="SELECTOR",
+    expose_value=False,
+    callback=lambda ctx, _, text: _remember(ctx, text),
+    help="Only these, like: zone == 'a'.",
+)
 @namespace_option
 @click.option("-A", "--all-namespaces", is_flag=True, help="Resources of all namespaces.")
 @datastore_option
@@ -57,14 +66,13 @@ def get(
     kind: str,
     names: tuple[str, ...],
     format: str | None,
-    selector: str | None,
     namespace: str,
     all_namespaces: bool,
 ) -> None:
     """Show resources: all of a KIND, or the ones named."""
     found = find_kind(kind)
     header = _header(found, format or "", all_namespaces=all_namespaces)
-    chosen = parse_selector(selector) if selector else None
+    chosen: Selector | None = ctx.meta[_SELECTOR]
     store = open_datastore(ctx)
     entries = _entries(store, found, names, namespace, everywhere=all_namespaces)
     if chosen is not None:
@@ -107,23 +115,12 @@ def _header(kind: Kind, format: str, *, all_namespaces: bool) -> tuple[str, ...]
     return columns
 
 
+def _remember(ctx: click.Context, text: str | None) -> None:
+    ctx.meta[_SELECTOR] = parse_selector(text) if text else None
+
+
 def _labels(entry: Entry) -> dict[str, str]:
     return dict((entry.value.get("metadata") or {}).get("labels") or {})
-
-
-@click.command()
-@files_option
-@namespace_option
-@click.option("--dry-run", is_flag=True, help="Only show what would change, as a diff.")
-@datastore_option
-@click.pass_context
-def apply(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
-    """Create or replace the resources that FILE describes, all of them or none."""
-    # Imported here, so that `get` does not pay for reading YAML.
-    from podwire.cli.applying import Intent
-    from podwire.cli.editing import write_documents
-
-    write_documents(ctx, files, namespace, Intent.APPLY, dry_run=dry_run)
 
 
 @click.command(epilog=KIND_HELP)
