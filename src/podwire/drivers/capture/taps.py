@@ -48,8 +48,9 @@ TPACKET_V2 = 1
 BLOCK_BYTES = 1 << 14
 FRAME_BYTES = 512
 """Of the ring, for one frame with the kernel's notes about it."""
-RING_BYTES = 8 * BLOCK_BYTES
-"""For 256 frames, which wait there only until the loop comes round."""
+RING_BYTES = 32 * BLOCK_BYTES
+"""For 1024 frames, which wait there only until the loop comes round: packets that go in a circle
+pass a switch's links so often before their TTL is spent."""
 SNAP_BYTES = 256
 """Of a frame that are kept: all headers of a packet in a tunnel, and what an error quotes."""
 
