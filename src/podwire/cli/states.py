@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
-import yaml
 
 from podwire.drivers.transport import WAYS, Way, parse_way
 from podwire.errors import BadInput
@@ -116,6 +115,8 @@ def _add(sources: Sources, name: str, way: str, place: str) -> None:
 
 
 def _inventory(path: Path) -> Mapping[str, str]:
+    import yaml
+
     try:
         found = yaml.safe_load(path.read_text())
     except OSError as error:

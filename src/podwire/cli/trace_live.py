@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwire.drivers import namespaces
-from podwire.drivers.bundle import facts_here, write_bundle
-from podwire.drivers.capture.listening import Listening
 from podwire.drivers.capture.observe import Limits, new_series, observe
 from podwire.drivers.collect import NOT_ENTERED, collect_all
 from podwire.drivers.collect_marks import collected_again
@@ -255,6 +253,8 @@ def _observe(
         return send(start, series, path=places), None
     passed = {inode for inode, _, _ in places} & spaces.keys()
     titles = {inode: world.spaces[inode].title for inode in passed}
+    from podwire.drivers.capture.listening import Listening
+
     with Listening.open({inode: spaces[inode] for inode in passed}, titles, series) as listening:
         observation = send(start, series, path=places)
         return observation, listening.heard()
@@ -300,6 +300,8 @@ def _with_bundle(trace: Trace, states: tuple[KernelState, ...]) -> Trace:
     """Keep the states of a loss that nothing explains."""
     if trace.disposition is not Disposition.UNEXPLAINED:
         return trace
+    from podwire.drivers.bundle import facts_here, write_bundle
+
     facts = facts_here()
     path = Path.cwd() / f"podwire-trace-{facts.time_ns // 1_000_000_000}.tgz"
     try:
