@@ -21,6 +21,7 @@ BENCHMARKS = {
     "routes": ("bench.routes", "10,000 block routes: from nothing, and one change"),
     "memory": ("bench.memory", "memory of an idle agent"),
     "bundles": ("bench.bundles", "a bundle of 50 nodes with 100 pods"),
+    "trace": ("bench.traces", "traces: predicted, probed, broken, and beside a TCP stream"),
     "lab": ("bench.labs", "lab up with 3 and 20 nodes"),
 }
 NEEDS_NO_WORLD = {"ipam", "lab", "bundles"}
