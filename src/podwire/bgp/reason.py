@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from podwire.desired.bgp import BirdPeer
 
 
+PASSING = frozenset(
+    {
+        "Hold timer",
+        "shutdown",
+        "reset",
+        "de-configured",
+        "rejected",
+        "collision",
+        "Resources",
+    }
+)
+"""Farewells (RFC 4486) that say nothing of what keeps the two from meeting again."""
+
+
 class Why(StrEnum):
     """Every reason there is; the value is what `-o json` shows."""
 
@@ -198,14 +212,18 @@ def _disagreement(peer: BirdPeer, error: str) -> Reason | None:
             evidence=evidence,
         )
     told = error.removeprefix("Received: ")
-    if told != error and "Hold timer" not in told:
-        return Reason(
-            why=Why.ENDED_BY_PEER,
-            sentence=f"{peer.address} ended the session: {told}",
-            fix="look at the session on that router",
-            evidence=evidence,
-        )
+    if told != error and not any(word in told for word in PASSING):
+        return _ended(peer, told, evidence)
     return None
+
+
+def _ended(peer: BirdPeer, told: str, evidence: tuple[str, ...]) -> Reason:
+    return Reason(
+        why=Why.ENDED_BY_PEER,
+        sentence=f"{peer.address} ended the session: {told}",
+        fix="look at the session on that router",
+        evidence=evidence,
+    )
 
 
 def _as_fix(peer: BirdPeer, *, ours: bool) -> str:
@@ -332,6 +350,8 @@ def _remembered(peer: BirdPeer, protocol: Protocol, error: str) -> Reason:
             fix="look for lost packets on the way and for a busy machine at either end",
             evidence=evidence,
         )
+    if error.startswith("Received: "):
+        return _ended(peer, error.removeprefix("Received: "), evidence)
     if "Connection refused" in error:
         return _refused(peer, evidence)
     if "unreachable" in error or "No route to host" in error:
