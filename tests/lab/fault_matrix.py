@@ -211,7 +211,7 @@ def expected_place(fault: Fault, network: Network, ends: Ends) -> tuple[str, str
     role = _ROLE.get(fault.name, _HOST)
     match fault.place:
         case Place.WIRE:
-            return ("underlay", "underlay", "br0" if network.one_subnet else "br1")
+            return ("underlay", "underlay", here if network.one_subnet else "br0")
         case Place.SOURCE_POD:
             return (here, FIRST, "eth0" if role == _POD else None)
         case Place.DESTINATION_POD:

@@ -96,7 +96,6 @@ def cells() -> Iterator[Any]:
             yield pytest.param(network.name, wish, marks=marks, id=f"{network.name}-{wish}")
 
 
-NOT_YET = {("vxlan", "wire-drops-tunnel"): "rules of bridges are not modelled"}
 CELLS = list(cells())
 every_cell = pytest.mark.parametrize(("title", "wish"), CELLS)
 
@@ -109,14 +108,8 @@ def asked(ask: Ask, title: str, wish: str) -> tuple[Network, dict[str, Any]]:
     return BY_TITLE[title], said
 
 
-def expect(title: str, wish: str, request: pytest.FixtureRequest) -> None:
-    if (title, wish) in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason=NOT_YET[title, wish], strict=False))
-
-
 @every_cell
 def test_a_fault_is_named(ask: Ask, title: str, wish: str, request: pytest.FixtureRequest) -> None:
-    expect(title, wish, request)
     network, said = asked(ask, title, wish)
     request.node.user_properties.append(("fault score", (title, score(network, wish, said), wish)))
     check_named(network, wish, said)
@@ -129,10 +122,7 @@ def test_a_bundle_says_the_same(ask: Ask, title: str, wish: str) -> None:
 
 
 @every_cell
-def test_the_printed_fix_makes_it_green(
-    ask: Ask, title: str, wish: str, request: pytest.FixtureRequest
-) -> None:
-    expect(title, wish, request)
+def test_the_printed_fix_makes_it_green(ask: Ask, title: str, wish: str) -> None:
     network, said = asked(ask, title, wish)
     check_mended(network, wish, said)
 
