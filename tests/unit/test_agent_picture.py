@@ -193,15 +193,15 @@ def test_where_ours_stand_in_for_bird_s_both_are_there() -> None:
 def test_a_block_is_applied_once_bird_s_route_is_there() -> None:
     picture = with_bird()
     assert decide(picture)
-    assert picture.settle_publication().take() == ()
+    assert picture.settle_publication().take().blocks == ()
     picture.kernel.saw(BIRDS)
-    assert picture.settle_publication().take() == (str(THEIRS),)
+    assert picture.settle_publication().take().blocks == (str(THEIRS),)
 
 
 def test_the_publication_holds_what_is_reachable() -> None:
     picture = filled()
     assert decide(picture)
-    assert picture.settle_publication().take() == (str(THEIRS),)
+    assert picture.settle_publication().take().blocks == (str(THEIRS),)
 
 
 def test_the_address_is_that_of_the_default_route() -> None:

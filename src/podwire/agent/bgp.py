@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 
 from podwire.agent.bird import Wish
 from podwire.desired.bgpcompute import compute_bird
+from podwire.desired.entries import Table
+from podwire.model.handover import Handover
 from podwire.model.link import IPIP_DEVICE
+from podwire.model.node import Routing
+from podwire.model.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from podwire.agent.bird import BirdWriter
     from podwire.agent.picture import Picture
     from podwire.boundary import Clock
+    from podwire.model.addressing import IPNetwork
 
 SHORTEST_STAND_IN_S = 5.0
 """After a change: the other ends of the sessions may still be about to end theirs."""
@@ -69,6 +74,28 @@ class BGP:
                 applier.delete_foreign(picture.stale_bird_routes())
                 self._swept = True
 
+    def handover(self, picture: Picture) -> Handover | None:
+        """How far this node is with a switch; None while there is none. Nothing must be pending."""
+        cluster = picture.mirror.cluster
+        if cluster is None or cluster.next_routing is None or picture.here is None:
+            return None
+        complete = set()
+        pending = picture.kernel.trackers[Table.ROUTES].pending
+        foreign = next(iter(pending.conflicts.values()), None)
+        missing = next(iter([*self.reasons(), *self._refusal()]), None)
+        if missing is None and self._bird.report.told is not self._bird.wish:
+            missing = "BIRD is reading its configuration"
+        if picture.here.agent_routes and not pending.writes and foreign is None:
+            complete.add(Routing.AGENT)
+        elif isinstance(foreign, Route):
+            missing = missing or f"route {foreign.key.destination} is somebody else's"
+        block = next(picture.blocks_without_bird(), None)
+        if missing is None and block is None:
+            complete.add(Routing.BIRD)
+        elif block is not None:
+            missing = missing or f"BIRD has no route to {block} of {_holder(picture, block)}"
+        return Handover(complete=frozenset(complete), missing=missing)
+
     def reasons(self) -> list[str]:
         """Why this node cannot serve its part; nothing where BIRD has none."""
         if not self._wanted:
@@ -76,14 +103,21 @@ class BGP:
         report = self._bird.report
         if report.away is not None:
             return [str(report.away)]
-        if report.refused is not None and not report.told:
-            return [f"BIRD keeps its last configuration: {report.refused}"]
-        return [] if report.told else ["BIRD has not read its configuration yet"]
+        if report.told is not None:
+            return []
+        why = "BIRD has not read its configuration yet"
+        return [why if report.refused is None else f"{why}: {report.refused}"]
 
     def concerns(self) -> Iterator[str]:
-        """What is wrong with single sessions."""
+        """What BIRD goes on without."""
         if self._wanted:
             yield from self._bird.report.left_out
+            yield from self._refusal()
+
+    def _refusal(self) -> Iterator[str]:
+        report = self._bird.report
+        if report.refused is not None and report.told is not None:
+            yield f"BIRD keeps its last configuration: {report.refused}"
 
     def next_wait_s(self) -> float | None:
         """Seconds until the stand-in is to be looked at again; None while there is none."""
@@ -106,7 +140,9 @@ class BGP:
     def _is_retired(self) -> bool:
         """Whether BIRD writes no routes any more: it has been told so, or is not there."""
         wish, report = self._bird.wish, self._bird.report
-        return wish is not None and wish.config is None and (report.told or report.away is not None)
+        if wish is None or wish.config is not None:
+            return False
+        return report.told is wish or report.away is not None
 
     def _note_handover(self, picture: Picture, *, alone: bool) -> None:
         """BIRD writes alone from now on: where routes of ours still stand, they wait for BIRD's.
@@ -132,3 +168,8 @@ class BGP:
             return True
         complete = next(picture.blocks_without_bird(), None) is None
         return not complete and passed < LONGEST_STAND_IN_S
+
+
+def _holder(picture: Picture, block: IPNetwork) -> str:
+    affinity = picture.mirror.affinities.get(block)
+    return "somebody" if affinity is None else f"node {affinity.node}"

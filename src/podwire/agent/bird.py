@@ -52,6 +52,15 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What BIRD should be told, and the nodes there are."""
+
+    config: BirdConfig | None
+    """None: nothing; the agents write the routes."""
+    nodes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BirdReport:
     """How BIRD fares, as last seen."""
 
@@ -59,23 +68,14 @@ class BirdReport:
     """None: it does not answer."""
     established: int = 0
     sessions: int = 0
-    told: bool = False
-    """Whether it has read the configuration that is wanted."""
+    told: Wish | None = None
+    """What it has read last."""
     away: PodwireError | None = None
     """Why it does not answer, once that has lasted."""
     refused: PodwireError | None = None
     """Why the wanted configuration is not in use; the last good one is."""
     left_out: tuple[str, ...] = ()
     """Sessions that are not configured, and why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What BIRD should be told, and the nodes there are."""
-
-    config: BirdConfig | None
-    """None: nothing; the agents write the routes."""
-    nodes: frozenset[str] = frozenset()
 
 
 class BirdWriter:
@@ -185,7 +185,6 @@ class BirdWriter:
             return
         if text == self._refused_text:
             return
-        self._note(told=False)
         try:
             fresh = self._prepare(text)
         except BadInput as error:
@@ -325,7 +324,8 @@ class BirdWriter:
         )
         if self._unread and not self._held():
             self._configure()
-        self._note(told=not self._unread and self.report.refused is None)
+        if not (self._unread or self._pending) and self.report.refused is None:
+            self._note(told=self._rendered)
 
     def _on_away(self, error: PodwireError) -> None:
         now = self._clock.monotonic()

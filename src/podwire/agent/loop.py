@@ -186,6 +186,7 @@ class Loop:
 
     def _announce(self) -> None:
         publication = self.picture.settle_publication()
+        publication.tell_handover(self.bgp.handover(self.picture))
         if publication.is_news and not self._world.hold.active():
             self._world.announcer.offer(publication.take())
 

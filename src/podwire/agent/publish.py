@@ -8,6 +8,7 @@ into a fresh block waits a moment for those lines.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from podwire.errors import Compacted, DatastoreUnavailable, PodwireError, Stale
 from podwire.model import keys
 from podwire.model.addressing import host_network
+from podwire.model.handover import Handover, encode_handover
 from podwire.reconcile.backoff import delay_s
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from podwire.boundary import Change, Clock, Entry, Store
     from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.resource import JSON
     from podwire.reconcile.backoff import Draw
 
 KEPT = 256
@@ -29,11 +32,27 @@ KEPT = 256
 a line of bounded length keeps the cost of a new block from growing with the cluster."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One publication."""
+
+    blocks: tuple[str, ...] = ()
+    handover: Handover | None = None
+
+    def wire(self) -> dict[str, JSON]:
+        """As it stands in the datastore."""
+        wire: dict[str, JSON] = {"blocks": list(self.blocks)}
+        if self.handover is not None:
+            wire["handover"] = encode_handover(self.handover)
+        return wire
+
+
 class Publication:
     """What this node says of itself; owned by the loop's thread."""
 
     def __init__(self) -> None:
         self._applied: dict[IPNetwork, str] = {}
+        self._handover: Handover | None = None
         self.is_news = True
         """Whether it differs from what was last handed out. True at start: an older run's line
         may stand in the datastore."""
@@ -51,11 +70,17 @@ class Publication:
             del self._applied[prefix]
             self.is_news = True
 
-    def take(self) -> tuple[str, ...]:
-        """The prefixes to publish, oldest first."""
+    def tell_handover(self, handover: Handover | None) -> None:
+        """How far this node is with the routes changing hands; None outside a switch."""
+        if handover != self._handover:
+            self._handover = handover
+            self.is_news = True
+
+    def take(self) -> Line:
+        """What to publish; the prefixes oldest first."""
         self.is_news = False
         latest = list(islice(reversed(self._applied.values()), KEPT))
-        return tuple(reversed(latest))
+        return Line(blocks=tuple(reversed(latest)), handover=self._handover)
 
 
 class Publisher:
@@ -82,17 +107,17 @@ class Publisher:
 
     # --- this node's line -----------------------------------------------------------------------
 
-    def publish(self, prefixes: tuple[str, ...]) -> bool:
+    def publish(self, line: Line) -> bool:
         """Write this node's line if it differs; whether it was written.
 
         Raises:
             DatastoreUnavailable: the store is away; say it again later.
         """
         key = keys.applied_key(self._node)
-        value = {"blocks": list(prefixes)}
+        value = line.wire()
         while True:
             entry = self._store.get(key)
-            if entry is not None and entry.value.get("blocks") == value["blocks"]:
+            if entry is not None and entry.value == value:
                 return False
             try:
                 if entry is None:
@@ -183,7 +208,7 @@ class Announcer:
     def __init__(self, publisher: Publisher, draw: Draw) -> None:
         self._publisher = publisher
         self._draw = draw
-        self._offered: tuple[str, ...] | None = None
+        self._offered: Line | None = None
         self._wanted = threading.Event()
         self._stopped = threading.Event()
 
@@ -196,9 +221,9 @@ class Announcer:
         self._stopped.set()
         self._wanted.set()
 
-    def offer(self, prefixes: tuple[str, ...]) -> None:
+    def offer(self, line: Line) -> None:
         """This is the truth now; an older one that is not written yet never will be."""
-        self._offered = prefixes
+        self._offered = line
         self._wanted.set()
 
     def _run(self) -> None:

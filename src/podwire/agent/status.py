@@ -89,7 +89,7 @@ def bird_json(world: AgentWorld) -> dict[str, Any] | None:
         "version": report.version,
         "sessions": report.sessions,
         "established": report.established,
-        "configured": report.told,
+        "configured": report.told is wish,
         "problem": None if report.refused is None else str(report.refused),
     }
 

@@ -7,6 +7,7 @@ import importlib
 import click
 
 COMMANDS = {
+    "switch": ("podwire.cli.bgp_switch", "Let the agents or BIRD write the routes, without a gap."),
     "routes": ("podwire.cli.bgp_routes", "BIRD's routes beside the kernel's, and why they differ."),
 }
 """Name → module that holds a click command `<name>_command`, and help."""

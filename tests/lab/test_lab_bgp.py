@@ -1,0 +1,240 @@
+"""BIRD writes the routes: what ends and comes back, and nobody loses a packet."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from podwire.drivers.bird.program import find_program
+from tests.lab.conftest import FIRST_NODE, Lab, make_lab, pods_manifest, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(
+    find_program() is None, reason="needs the program bird (scripts/setup brings it)"
+)
+NODES = ["vms100", "vms101", "vms102", "vms103"]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    lab = make_lab("--nodes", "4", "--encapsulation", "none", "--routing", "bird")
+    try:
+        lab.apply(pods_manifest(NODES, 1))
+        yield lab
+    finally:
+        lab.try_run("down")
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    wait_until(condition, what, timeout_s=60)
+
+
+def routes(lab: Lab) -> dict[str, dict[str, list[str]]]:
+    """Protocols of every node's routes to other nodes' blocks, by node and block."""
+    found: dict[str, dict[str, list[str]]] = {node: {} for node in NODES}
+    told = lab.on(FIRST_NODE, "; ".join(f"ip -n {node} -json -details route" for node in NODES))
+    for node, line in zip(NODES, told.splitlines(), strict=True):
+        for route in json.loads(line):
+            if route["type"] == "unicast" and route["dst"].endswith("/26"):
+                found[node].setdefault(route["dst"], []).append(route["protocol"])
+    return found
+
+
+def are_written_by(lab: Lab, protocol: str) -> bool:
+    return all(list(each.values()) == [[protocol]] * 3 for each in routes(lab).values())
+
+
+def are_birds(lab: Lab) -> bool:
+    return are_written_by(lab, "bird")
+
+
+def sessions(lab: Lab) -> list[int]:
+    return [node["bird"]["established"] for node in lab.status()["nodes"]]
+
+
+@contextmanager
+def steady_ping(lab: Lab) -> Iterator[None]:
+    """Pods ping each other all the while; at the end none must have lost a packet."""
+    pods = lab.pods()
+    asked = {
+        "sources": {pod["name"]: pod["netns"] for pod in pods},
+        "targets": {pod["name"]: pod["ip"] for pod in pods},
+    }
+    words = ["lab", "node", "--name", lab.name, FIRST_NODE, "--", sys.executable]
+    with subprocess.Popen(
+        [sys.executable, "-m", "podwire", *words, "-m", "tests.lab.steady_pinger"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as pinger:
+        assert pinger.stdin is not None
+        assert pinger.stdout is not None
+        pinger.stdin.write(json.dumps(asked) + "\n")
+        pinger.stdin.flush()
+        try:
+            assert pinger.stdout.readline() == "ready\n"
+            yield
+        finally:
+            pinger.stdin.close()
+            told = pinger.stdout.read()
+    assert json.loads(told)["lost"] == {}
+
+
+def apply(lab: Lab, *documents: dict[str, Any]) -> str:
+    text = "---\n".join(json.dumps(document) + "\n" for document in documents)
+    return lab.run("node", FIRST_NODE, "--", "podwire", "apply", "-f", "-", stdin=text)
+
+
+def resource(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": kind,
+        "metadata": {"name": name, **metadata},
+        "spec": spec,
+    }
+
+
+def test_bird_writes_the_routes_and_the_agent_the_rest(lab: Lab) -> None:
+    assert are_birds(lab)
+    (block,) = lab.node("vms101")["blocks"]
+    assert f"blackhole {block} proto 80" in lab.on("vms101", "ip route")
+    assert lab.ping_all() == []
+
+
+def test_a_cluster_is_switched_to_the_agents_and_back_without_a_gap(lab: Lab) -> None:
+    with steady_ping(lab):
+        lab.on(FIRST_NODE, "podwire bgp switch agent")
+        until(lambda: are_written_by(lab, "80"), "no route of BIRD is left")
+        lab.on(FIRST_NODE, "podwire bgp switch bird")
+        until(lambda: are_birds(lab), "no route of the agents is left")
+    assert "already" in lab.on(FIRST_NODE, "podwire bgp switch bird")
+
+
+def test_a_switch_that_a_node_cannot_follow_is_taken_back(lab: Lab) -> None:
+    bird(lab, "stop", "vms103")
+    lab.on(FIRST_NODE, "podwire bgp switch agent")
+    done = lab.try_run(
+        *("node", FIRST_NODE, "--", "podwire", "bgp", "switch", "bird", "--timeout", "6")
+    )
+    assert done.returncode == 1
+    assert "vms103: no BIRD runs on" in done.stderr
+    assert "nothing was switched" in done.stderr
+    bird(lab, "start", "vms103")
+    with steady_ping(lab):
+        lab.on(FIRST_NODE, "podwire bgp switch bird")
+    until(lambda: are_birds(lab), "no route of the agents is left")
+
+
+def bird(lab: Lab, verb: str, node: str) -> None:
+    command = [sys.executable, "-m", "podwire", "lab", "bird", verb, node, "--name", lab.name]
+    subprocess.run(command, check=True)
+
+
+def test_agent_and_bird_may_be_killed_and_come_back(lab: Lab) -> None:
+    with steady_ping(lab):
+        for part in ("bird", "agent"):
+            before = lab.node("vms101")[part]["pid"]
+            os.kill(before, signal.SIGKILL)
+            until(
+                lambda part=part, before=before: (
+                    lab.node("vms101")[part]["pid"]  # type: ignore[misc]
+                    not in {None, before}
+                ),
+                f"the {part} is back",
+            )
+            until(lambda: sessions(lab) == [3] * 4, "all sessions are back")
+            until(lambda: lab.node("vms101")["agent"]["ready"], "the node is ready")
+    assert are_birds(lab)
+
+
+def test_a_bird_that_hangs_is_noticed_and_told(lab: Lab) -> None:
+    bird = lab.node("vms102")["bird"]["pid"]
+    os.kill(bird, signal.SIGSTOP)
+    try:
+        until(lambda: not lab.node("vms102")["agent"]["ready"], "the node is not ready")
+        assert "does not answer within" in status(lab, "vms102")["reasons"][0]
+    finally:
+        os.kill(bird, signal.SIGCONT)
+    until(lambda: lab.node("vms102")["agent"]["ready"], "the node is ready again")
+    until(lambda: sessions(lab) == [3] * 4, "all sessions are back")
+
+
+def status(lab: Lab, node: str) -> dict[str, Any]:
+    # Its exit code says whether the node is ready, which is not the question here.
+    done = lab.try_run("node", node, "--", "podwire", "agent", "status", "-o", "json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_mesh_gives_way_to_a_reflector_and_comes_back(lab: Lab) -> None:
+    bgp = {"ipv4Address": "192.168.26.100/24"}
+    with steady_ping(lab):
+        apply(
+            lab,
+            resource(
+                *("Node", FIRST_NODE, {"bgp": {**bgp, "routeReflectorClusterID": "244.0.0.1"}}),
+                labels={"reflector": "yes"},
+            ),
+            resource("BGPPeer", "to-reflectors", {"peerSelector": "reflector == 'yes'"}),
+            resource("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": False}),
+        )
+        until(lambda: sessions(lab) == [3, 1, 1, 1], "only the reflector's sessions are left")
+        until(lambda: are_birds(lab), "BIRD's routes alone are left")
+        apply(
+            lab,
+            resource("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": True}),
+            resource("Node", FIRST_NODE, {"bgp": bgp}, labels={"reflector": "no"}),
+        )
+        until(lambda: sessions(lab) == [3] * 4, "the mesh is back")
+        until(lambda: are_birds(lab), "BIRD's routes alone are left")
+
+
+def test_a_configuration_bird_does_not_take_leaves_the_last_good_one(lab: Lab) -> None:
+    # Written past the command line's checks, as another version might.
+    rules = [{"action": "Accept", "cidr": "10.0.0.0/8", "prefixLength": {"min": 30, "max": 9}}]
+    key = "/calico/resources/v3/projectcalico.org/bgpfilters/odd"
+    document = resource("BGPFilter", "odd", {"importV4": rules})
+    write = (
+        "import json, sys; from podwire.drivers.store.sqlite import SQLiteStore;"
+        f" SQLiteStore({lab.status()['datastore']!r}).create({key!r}, json.load(sys.stdin))"
+    )
+    lab.run(*("node", FIRST_NODE, "--", sys.executable, "-c", write), stdin=json.dumps(document))
+    peer = {"peerIP": "192.168.26.2", "asNumber": 65000, "node": "vms101", "filters": ["odd"]}
+    apply(lab, resource("BGPPeer", "tor", peer))
+    try:
+        until(
+            lambda: "keeps its last configuration" in " ".join(status(lab, "vms101")["concerns"]),
+            "the agent says so",
+        )
+        assert lab.node("vms101")["bird"]["established"] == 3
+        assert lab.ping_all() == []
+    finally:
+        lab.on(FIRST_NODE, "podwire delete bgppeer tor; podwire delete bgpfilter odd")
+    until(lambda: lab.node("vms101")["agent"]["ready"], "the node is ready again")
+
+
+def test_a_session_without_its_password_is_left_out_and_told(lab: Lab) -> None:
+    secret = {"secretKeyRef": {"name": "bgp", "key": "tor"}}
+    peer = {"peerIP": "192.168.26.2", "asNumber": 65000, "node": "vms101", "password": secret}
+    # Where it is applied the password is there; where it is needed it is not.
+    folder = "$(dirname $PODWIRE_CONFIG)/secrets/bgp"
+    lab.on(FIRST_NODE, f"umask 077; mkdir -p {folder}; echo geheim > {folder}/tor")
+    apply(lab, resource("BGPPeer", "tor", peer))
+    try:
+        until(
+            lambda: any("bgp/tor" in each for each in status(lab, "vms101")["concerns"]),
+            "the agent says so",
+        )
+        assert lab.node("vms101")["bird"]["sessions"] == 3
+        assert status(lab, "vms101")["ready"]
+    finally:
+        lab.on(FIRST_NODE, "podwire delete bgppeer tor")
