@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podwire.lab.fault_catalogue import FAULTS
+from podwire.model.overlay import NUD_REACHABLE
 from podwire.model.route import RouteKind, Rule
 from podwire.trace.counterproof import Question, prove
 from podwire.trace.flow import Flow
@@ -217,3 +218,14 @@ def test_the_programs_of_a_sender_are_told_at_once() -> None:
     text = " ".join(render(proven(network), Style()).split())
     assert "; its ✘ program is told at once" in text
     assert "silently" not in text
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_late_proxy_is_told_of_whether_it_is_waited_for_now_or_later(cached: bool) -> None:
+    network = story()
+    network["vms103"].sysctls["ipv4.neigh/caliweb-0/proxy_delay"] = "80"
+    if cached:
+        network["web-0"].neighbour("eth0", "169.254.1.1", "ee:ee:ee:ee:ee:ee", NUD_REACHABLE)
+    fault = first(network)
+    assert (fault.id, fault.severity) == ("arp.proxy-delay", "warning")
+    assert fixed(fault) == "sysctl -w net/ipv4/neigh/caliweb-0/proxy_delay=0"

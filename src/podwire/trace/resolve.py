@@ -92,7 +92,8 @@ def _note_answers(
         detail={"target": str(asked.target), "mac": question.mac, "kind": question.kind},
     )
     cursor = cursor.with_question(question).with_step(step)
-    if answer is not None and late and cached is None:
+    if answer is not None and late:
+        # Said of a cached answer, too: it is asked for again when the entry has aged.
         name = answer.port.link.name
         cursor = cursor.with_remark(
             replace(

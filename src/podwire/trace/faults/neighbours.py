@@ -181,8 +181,8 @@ def proxy_delay(case: Case) -> Fault:
     delay = case.cause.facts["delay_ms"]
     name = case.interface
     sentence = (
-        f"the first packet waits up to {delay} ms for the proxy-ARP answer: proxy_delay is not 0 "
-        f"on {name}"
+        f"a packet whose gateway has to be asked for waits up to {delay} ms for the proxy-ARP "
+        f"answer: proxy_delay is not 0 on {name}"
     )
     fix = Fix(text="set it to 0", command=f"sysctl -w net/ipv4/neigh/{name}/proxy_delay=0")
     return warning(case.fault("arp.proxy-delay", 7, sentence, fix=fix))
