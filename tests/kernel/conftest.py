@@ -13,8 +13,9 @@ import signal
 import sys
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -49,12 +50,13 @@ def run_apart(item: pytest.Item) -> list[pytest.TestReport]:
     """Run one test in a child process; what it started and left behind is killed with it."""
     # Made here: the child is root by name, and would refuse or take over root's directory.
     item.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    apart = may_have_processes_of_its_own()
     with tempfile.NamedTemporaryFile() as file:
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            _child(item, Path(file.name))
+            _child(item, Path(file.name), apart=apart)
         reason = _wait(child)
         text = file.read()
     if not text:
@@ -65,7 +67,7 @@ def run_apart(item: pytest.Item) -> list[pytest.TestReport]:
     ]
 
 
-def _child(item: pytest.Item, file: Path) -> None:
+def _child(item: pytest.Item, file: Path, *, apart: bool) -> None:
     os.setsid()
     # Not the parent's handler: that one would report its test as timed out.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -73,6 +75,8 @@ def _child(item: pytest.Item, file: Path) -> None:
         missing = enter_private_world()
         if missing is not None:
             item.add_marker(pytest.mark.skip(reason=missing))
+        elif apart:
+            enter_private_processes()
         reports = runtestprotocol(item, log=False, nextitem=None)
         hook = item.config.hook.pytest_report_to_serializable
         file.write_bytes(pickle.dumps([hook(config=item.config, report=one) for one in reports]))
@@ -118,6 +122,51 @@ def enter_private_world() -> str | None:
     with suppress(PodwireError):
         namespaces.mount("sysfs", "/sys", kind="sysfs")
     return None
+
+
+@cache
+def may_have_processes_of_its_own() -> bool:
+    """Whether /proc may be mounted anew: a container that hides parts of its own refuses it.
+
+    Tried in a process of its own, because there is no way back from a PID namespace.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            if enter_private_world() is None:
+                enter_private_processes()
+                os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def enter_private_processes() -> None:
+    """Go on in a child that sees no process, and so no namespace, of anybody else.
+
+    Labs and other tests on this machine may have pods of the same names.
+    """
+    namespaces.unshare(namespaces.CLONE_NEWPID)
+    init = os.fork()
+    if init != 0:
+        _exit_like(init)
+    namespaces.mount("proc", "/proc", kind="proc")
+    here = namespaces.current_namespace()
+    # The first process is somewhere else, as that of the machine is, whose place is called host.
+    namespaces.unshare(namespaces.CLONE_NEWNET)
+    worker = os.fork()
+    if worker != 0:
+        _exit_like(worker)
+    namespaces.setns(here)
+    os.close(here)
+
+
+def _exit_like(child: int) -> NoReturn:
+    """Reap whatever ends, and end with the child; the first process of a namespace has to."""
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 def _unshare() -> None:
