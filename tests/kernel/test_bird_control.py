@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,6 +105,12 @@ def test_a_bird_that_dies_in_the_middle_of_a_conversation(bird: Bird) -> None:
         bird.processes[0].wait()
         with pytest.raises(BirdAway):
             control.ask("show status")
+
+
+def test_it_can_be_told_to_end_without_a_farewell(bird: Bird) -> None:
+    with Control.open(str(bird.socket)) as control, suppress(BirdAway):
+        assert not control.ask("graceful restart").failed
+    bird.processes[0].wait(20)
 
 
 def test_what_is_not_bird_is_not_taken_for_it(tmp_path: Path) -> None:
