@@ -1,4 +1,4 @@
-"""Traces of real namespaces: what is predicted is what ping meets; injected faults are named."""
+"""Traces of real namespaces: what is predicted is what ping meets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from podwire.drivers.collect import collect_all
 from podwire.trace.flow import Flow
 from podwire.trace.predict import predict
 from podwire.trace.schema import Disposition, Trace
-from tests.kernel.trace_network import MACS, NODES, PODS, build, ping, run, sysctl
+from tests.kernel.trace_network import NODES, PODS, build, ping, run
 
 WEB, DB = "demo/web-0", "demo/db-0"
 DB_ADDRESS = PODS["db-0"][1]
@@ -37,69 +37,6 @@ def test_all_pairs_are_predicted_as_ping_finds_them(encapsulation: str) -> None:
 
 
 HOOK = "{type filter hook forward priority 0;policy drop;}"
-DENY = (
-    "ip netns exec vms105 nft -- add table ip t\n"
-    f"ip netns exec vms105 nft -- add chain ip t c {HOOK}"
-)
-SWALLOW = "ip -n vms105 route del 10.244.169.66\nip -n vms105 route del blackhole 10.244.169.64/26"
-BLOCK = "10.244.169.64/26"
-FAULTS = {
-    1: ("ip -n web-0 route del default", WEB, "route.pod-default-missing"),
-    3: ("sysctl vms103 net/ipv4/conf/caliweb-0/proxy_arp 0", "vms103", "arp.proxy-off"),
-    4: ("ip -n vms103 route del default", "vms103", "arp.no-route"),
-    5: ("sysctl vms103 net/ipv4/conf/caliweb-0/forwarding 0", "vms103", "arp.forwarding-off"),
-    9: ("ip -n vms103 link set caliweb-0 down", "vms103", "link.down"),
-    11: ("ip -n db-0 addr flush dev eth0", DB, "pod.address-missing"),
-    12: ("sysctl vms103 net/ipv4/ip_forward 0", "vms103", "forwarding.off"),
-    14: (f"ip -n vms103 route del {BLOCK}", "vms103", "route.missing-block-route"),
-    15: (f"ip -n vms103 route replace blackhole {BLOCK}", "vms103", "route.blackhole"),
-    16: (f"ip -n vms103 route replace unreachable {BLOCK}", "vms103", "route.refusing"),
-    18: ("ip -n vms103 route del 10.244.38.174", "vms103", "rpf.failed"),
-    22: (DENY, "vms105", "policy.denied"),
-    28: (
-        "ip -n vms103 neigh del 10.244.169.64 dev vxlan.calico",
-        "vms103",
-        "neighbour.vtep-missing",
-    ),
-    29: (
-        f"bridge -n vms103 fdb del {MACS['vms105']} dev vxlan.calico self",
-        "vms103",
-        "fdb.missing",
-    ),
-    44: (SWALLOW, "vms105", "route.missing-host-route"),
-    45: ("ip -n vms105 route del 10.244.169.66", "vms105", "route.missing-host-route"),
-    47: (
-        "sysctl vms105 net/ipv4/conf/vxlan.calico/forwarding 0",
-        "vms105",
-        "forwarding.off-interface",
-    ),
-    49: ("ip -n db-0 link set eth0 down", DB, "link.down"),
-    52: ("sysctl db-0 net/ipv4/icmp_echo_ignore_all 1", DB, "pod.ignores-ping"),
-    53: ("ip -n db-0 route del default", DB, "route.pod-default-missing"),
-}
-"""By number of the catalogue: how to break it, where it is, what it is called."""
-
-
-def inject(text: str) -> None:
-    for line in text.splitlines():
-        words = line.split()
-        if words[0] == "sysctl":
-            sysctl(words[1], words[2], int(words[3]))
-        else:
-            run(line)
-
-
-@pytest.mark.parametrize("number", FAULTS)
-def test_an_injected_fault_is_named_at_its_place(number: int) -> None:
-    how, place, identity = FAULTS[number]
-    build("vxlan")
-    inject(how)
-    trace = traced()
-    assert not ping("web-0", DB_ADDRESS)
-    assert trace.disposition.exit_code == 1, trace.summary
-    named = [(fault.id, fault.where.netns) for fault in trace.faults]
-    assert named == [(identity, place)], trace.faults
-    assert trace.faults[0].number == number
 
 
 def test_the_fix_of_a_missing_route_makes_it_whole() -> None:
