@@ -112,6 +112,14 @@ def require_worlds() -> None:
         pytest.skip("user namespaces are not allowed here, and this is not root")
 
 
+def require_ipip() -> None:
+    """Skip where the kernel has no IPIP; scripts/with-ipip-kernel has one that does."""
+    unshare = ["unshare", "--net", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+    probe = "ip link add probe0 type ipip local 192.0.2.1 remote 192.0.2.2 || ip link show tunl0"
+    if subprocess.run([*unshare, "sh", "-c", probe], check=False, capture_output=True).returncode:
+        pytest.skip("this kernel has no ipip")
+
+
 def make_lab(*options: str) -> Lab:
     """A running lab; the caller ends it."""
     require_worlds()

@@ -112,6 +112,19 @@ def cells(network: Network) -> Iterator[str]:
     yield from (fault.name for fault in FAULTS if makes_sense(fault, network))
 
 
+QUICK = frozenset(
+    {HEALTHY, "tunnel-down", "next-hop-dead", "strict-rpf", "missing-host-route",
+     "tunnel-address-twice"}
+)  # fmt: skip
+"""With IPIP: what differs there, for a kernel on which each takes many seconds."""
+NEED_RULES = frozenset(
+    fault.name
+    for fault in FAULTS
+    if fault.id.startswith("policy.") or fault.name == "mtu-black-hole"
+) - {"wire-drops-tunnel"}
+"""What nftables for IPv4 makes; that kernel has it for bridges alone."""
+
+
 def covering(networks: tuple[Network, ...], times: int) -> frozenset[tuple[str, str]]:
     """Network and request: every fault so often, in the networks that have fewest; and health.
 
@@ -149,44 +162,40 @@ LOOK_ALIKES = (
 )
 """Seen from outside they are the same; only the state tells them apart."""
 
-WITHOUT_COMMAND = frozenset({"port-closed", "mtu-too-big", "tunnel-mtu-too-large"})
+WITHOUT_COMMAND = frozenset({"port-closed", "mtu-too-big"})
 """No command mends them: the sender, or whoever runs the pod, has to do something else."""
 LEFT_OVER = {"mtu-black-hole": "mtu.too-big"}
 """What is still there when the fault itself is mended."""
 SEVERAL_FIXES = {("no-route-to-block", VXLAN_ROUTED.name), ("no-route-to-block", IPIP_ROUTED.name)}
 """Two things are missing: the block's route, and that of the tunnel's own packets."""
+
 _POD = "pod"
-_HOST = "host veth"
+_HOST = "the sender's host veth"
+_IN = "link in"
 _OUT = "link out"
 _TUNNEL = "tunnel"
-_UPLINK = "uplink"
 _INTERFACES = {
     None: ("no-default-route-in-pod", "no-route-back-in-pod"),
     _POD: ("pod-address-missing", "pod-link-down", "port-closed", "pod-ignores-ping"),
-    _OUT: (
-        "forward-policy-drop",
-        "egress-policy-drop",
-        "egress-policy-reject",
-        "legacy-firewall-drop",
+    _IN: (
+        "route-loop",
+        "missing-host-route",
+        "missing-host-route-blackholed",
+        "tunnel-forwarding-off",
         "ingress-policy-drop",
         "reply-dropped-as-invalid",
         "reply-dropped-by-rule",
-        "mtu-too-big",
-        "mtu-black-hole",
     ),
+    _OUT: ("mtu-too-big", "mtu-black-hole"),
     _TUNNEL: (
-        "route-loop",
         "tunnel-neighbour-missing",
         "fdb-entry-missing",
         "fdb-wrong-node",
         "vni-differs",
         "tunnel-down",
-        "missing-host-route",
-        "missing-host-route-blackholed",
         "strict-rpf",
-        "tunnel-forwarding-off",
     ),
-    _UPLINK: (
+    UPLINK: (
         "host-firewall-drops-tunnel",
         "next-hop-dead",
         "tunnel-mtu-too-large",
@@ -216,15 +225,14 @@ def expected_place(fault: Fault, network: Network, ends: Ends) -> tuple[str, str
             return (here, FIRST, "eth0" if role == _POD else None)
         case Place.DESTINATION_POD:
             return (there, network.destination, "eth0" if role == _POD else None)
-    at_destination = fault.place is Place.DESTINATION_NODE
-    node = there if at_destination else here
+    node = there if fault.place is Place.DESTINATION_NODE else here
     back = fault.name.startswith("reply-")
-    out = ends.destination if at_destination or network.one_node else network.tunnel
+    # Between pods of one node the packet comes in by one's cable and leaves by the other's.
+    way_in = ends.destination if back else ends.source
     interface = {
         _HOST: ends.source,
-        _OUT: ends.source if back else out,
-        # Between pods of one node the packet comes in by the sender's cable.
-        _TUNNEL: ends.source if network.one_node else network.tunnel,
-        _UPLINK: UPLINK,
+        _IN: way_in if network.one_node else network.tunnel,
+        _OUT: network.tunnel,
+        _TUNNEL: network.tunnel,
     }.get(str(role), role)
     return (node, node, interface)

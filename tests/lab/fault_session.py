@@ -11,8 +11,6 @@ them takes longer than all the rest, above all in user-mode Linux.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +33,7 @@ from podwire.lab.workloads import lab_state
 from podwire.trace.document import document
 from podwire.trace.report import Style, render
 from tests.lab.fault_matrix import BY_TITLE, FIRST, HEALTHY, PODS
+from tests.lab.warm import make_warm_lab
 
 JSON = dict[str, Any]
 MOST_ROUNDS = 4
@@ -43,24 +42,19 @@ HURRY = 'for each in /proc/sys/net/ipv4/neigh/*/retrans_time_ms; do echo 300 >"$
 
 
 def main(title: str, *requests: str) -> int:
-    network, name = BY_TITLE[title], f"faults-{title}-{os.getpid()}"
-    podwire("up", "--name", name, "--nodes", "2", *network.options)
+    network = BY_TITLE[title]
+    lab = make_warm_lab("--nodes", "2", *network.options)
     try:
-        podwire("apply", "--name", name, "-f", "-", stdin="---".join(map(manifest, PODS)))
-        return run_apart(get_keeper(name), lambda: serve(network.destination, requests))
+        lab.apply("---\n".join(map(manifest, PODS)))
+        return run_apart(get_keeper(lab.name), lambda: serve(network.destination, requests))
     finally:
-        podwire("down", "--name", name)
-
-
-def podwire(*words: str, stdin: str = "") -> None:
-    command = [sys.executable, "-m", "podwire", "lab", *words]
-    subprocess.run(command, input=stdin, text=True, check=True, stdout=sys.stderr)
+        lab.run("down")
 
 
 def manifest(title: str) -> str:
     namespace, _, name = title.partition("/")
     return (
-        f"\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}}}\n"
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}}}\n"
         f"spec:\n  nodeName: {PODS[title]}\n  containers: [{{name: main}}]\n"
     )
 

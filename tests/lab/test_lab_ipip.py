@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab import test_lab_story
-from tests.lab.conftest import pods_manifest
+from tests.lab.conftest import pods_manifest, require_ipip
 from tests.lab.test_lab_mesh import check_mesh
 from tests.lab.warm import make_warm_lab
 
@@ -18,15 +16,10 @@ if TYPE_CHECKING:
 
     from tests.lab.conftest import Lab
 
-PROBE = "ip link add probe0 type ipip local 192.0.2.1 remote 192.0.2.2 || ip link show tunl0"
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _kernel() -> None:
-    unshare = ["unshare", "--net", *(["--user", "--map-root-user"] if os.geteuid() else [])]
-    done = subprocess.run([*unshare, "sh", "-c", PROBE], check=False, capture_output=True)
-    if done.returncode != 0:
-        pytest.skip("this kernel has no ipip")
+    require_ipip()
 
 
 def test_all_pairs_of_two_subnets() -> None:

@@ -6,16 +6,21 @@ One boot for everything, and one process of pytest in it: both take long there.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import SCORE, WORDS
+from tests.lab.fault_matrix import QUICK
+
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = ROOT / "scripts" / "with-ipip-kernel"
 NOT_STARTED = 125
 SECONDS = 840
+LONG_SECONDS = 1700
 
 pytestmark = [
     pytest.mark.peer,
@@ -41,18 +46,20 @@ ip -n there route add 10.244.38.128/26 via 192.168.26.103 dev tunl0 onlink
 ip netns exec here ping -c 3 -i 0.2 -W 5 10.244.169.64
 for host in here there; do ip netns del $host; done
 """
+FAULTS = "tests/lab/test_trace_faults_ipip.py"
 SUITES = {
     "tests/kernel/test_capture_ipip.py": 1,
     "tests/kernel/test_trace_matrix.py": 1,
     "tests/lab/test_lab_ipip.py": 5,
+    FAULTS: len(QUICK),
 }
 """How many tests pass in each."""
 
 
-def under_ipip_kernel(script: str) -> str:
+def under_ipip_kernel(script: str, seconds: int = SECONDS) -> str:
     """What a shell printed there; it has to end with 0."""
     ended = subprocess.run(
-        [str(RUNNER), "--seconds", str(SECONDS), "sh", "-c", script],
+        [str(RUNNER), "--seconds", str(seconds), "sh", "-c", script],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -66,9 +73,33 @@ def under_ipip_kernel(script: str) -> str:
     return ended.stdout
 
 
-def test_hosts_traces_and_labs_with_ipip() -> None:
-    own = f"'{sys.executable}' -m pytest -p no:cacheprovider -o timeout=600 -v --durations=0"
-    shown = under_ipip_kernel(f"{TWO_HOSTS}{own} -k 'ipip or lab' {' '.join(SUITES)}")
+def pytest_there(choice: str) -> str:
+    return (
+        f"'{sys.executable}' -m pytest -p no:cacheprovider -o timeout=600 -v --durations=0 {choice}"
+    )
+
+
+def pass_on_scores(shown: str, request: pytest.FixtureRequest) -> None:
+    """The table that was printed there, for the one of this run."""
+    row = r"^  (ipip[\w-]*)" + r" +(\d+)" * len(WORDS) + "$"
+    for network, *counts in re.findall(row, shown, re.MULTILINE):
+        for word, count in zip(WORDS, counts, strict=True):
+            request.node.user_properties += [(SCORE, (network, word, "?"))] * int(count)
+
+
+def test_hosts_traces_and_labs_with_ipip(request: pytest.FixtureRequest) -> None:
+    own = pytest_there(f"-m 'not long' -k 'ipip or lab' {' '.join(SUITES)}")
+    shown = under_ipip_kernel(f"{TWO_HOSTS}{own}")
+    pass_on_scores(shown, request)
     assert " 0% packet loss" in shown
     assert f" {sum(SUITES.values())} passed" in shown
+    assert " skipped" not in shown
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2 * LONG_SECONDS)
+def test_every_fault_with_ipip(request: pytest.FixtureRequest) -> None:
+    shown = under_ipip_kernel(pytest_there(f"-m long {FAULTS}"), LONG_SECONDS)
+    pass_on_scores(shown, request)
+    assert " failed" not in shown
     assert " skipped" not in shown
