@@ -56,7 +56,7 @@ def converse(
     except OSError as error:
         raise AgentUnavailable(
             f"no agent answers on {path}: {error.strerror or error}",
-            fix="start it with `podwire agent`, or name its socket with --socket",
+            fix="start it with `podwire agent`, or name the socket it listens on",
         ) from None
     except ValueError:
         raise AgentUnavailable(f"{path}: the agent's answer is no JSON") from None
