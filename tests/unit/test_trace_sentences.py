@@ -229,3 +229,10 @@ def test_a_late_proxy_is_told_of_whether_it_is_waited_for_now_or_later(cached: b
     fault = first(network)
     assert (fault.id, fault.severity) == ("arp.proxy-delay", "warning")
     assert fixed(fault) == "sysctl -w net/ipv4/neigh/caliweb-0/proxy_delay=0"
+
+
+def test_a_route_that_a_proxy_lacks_is_shown_as_absent() -> None:
+    network = story()
+    network["vms103"].unroute("0.0.0.0/0")
+    found = line(first(network), "route to 169.254.1.1")
+    assert (found.ns, found.value) == ("vms103", None)

@@ -76,7 +76,11 @@ def _no_proxy(case: Case, target: str) -> Fault:
     """The node does not answer a pod's question for its gateway."""
     name, number, why, fix = _why_silent(case, target)
     sentence = f"{case.here} does not answer ARP for {target} on {case.interface}: {why}"
-    return case.fault(name, number, sentence, fix=fix, evidence=(_asked(case),))
+    evidence: tuple[Evidence, ...] = (_asked(case),)
+    if case.cause.code == "arp-no-route":
+        absent = Evidence(kind="route", key=f"route to {target}", value=None, ns=case.here)
+        evidence = (absent, *evidence)
+    return case.fault(name, number, sentence, fix=fix, evidence=evidence)
 
 
 def _why_silent(case: Case, target: str) -> tuple[str, int | None, str, Fix | None]:
