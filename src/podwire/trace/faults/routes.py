@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from podwire.trace.space import Space
     from podwire.trace.world import World
 
-OWNER = mending.AGENTS
 NO_WAY_BACK = frozenset({"none", "blackhole", "unreachable", "prohibit", "throw"})
 
 
@@ -257,7 +256,7 @@ def _gone_with_tunnel(
         where=Where(node=world.node_of(space), netns=space.title, interface=link.name),
         sentence=sentence,
         evidence=(state, *_evidence(space.title, wanted)),
-        fix=Fix(text=OWNER, command=command if via else f"ip link set {link.name} up"),
+        fix=mending.agents(command if via else f"ip link set {link.name} up"),
     )
 
 
