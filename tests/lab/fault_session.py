@@ -11,6 +11,7 @@ them takes longer than all the rest, above all in user-mode Linux.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -48,6 +49,8 @@ def main(title: str, *requests: str) -> int:
         lab.apply("---\n".join(map(manifest, PODS)))
         return run_apart(get_keeper(lab.name), lambda: serve(network.destination, requests))
     finally:
+        # Whoever has all answers may interrupt us now; the lab must go all the same.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         lab.run("down")
 
 
