@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from podwire.cli.trace import trace
 from podwire.drivers.collect import collect_all
+from podwire.drivers.node_script import SCRIPT
 from podwire.drivers.remote_collect import NodeStates, collect_node, collect_nodes, joined
 from podwire.drivers.transport import SSH, KubectlDebug, KubectlExec, Local, LocalNamespace
 from podwire.errors import PodwireError
@@ -229,6 +230,63 @@ def test_a_program_that_is_not_installed_is_one_missing_section(
     assert state.fdb == Missing("fdb: bridge is not installed")
     assert state.qdiscs == Missing("qdiscs: tc is not installed")
     assert state.sockets == Missing("sockets: ss is not installed")
+
+
+IPTABLES = r"""
+for family in ip ip6; do
+  for flavour in legacy nft; do
+    ip netns exec vms103 ${family}tables-$flavour -A FORWARD -p tcp --dport 80 \
+      -m statistic --mode random --probability 0.5 -m comment --comment $family-$flavour -j DROP
+  done
+done
+"""
+
+
+def needs_iptables() -> None:
+    if any(shutil.which(f"{name}tables-{flavour}-save", path="/usr/sbin:/sbin") is None
+           for name in ("ip", "ip6") for flavour in ("legacy", "nft")):  # fmt: skip
+        pytest.skip("iptables and ip6tables of both kinds are not installed")
+
+
+def test_rules_of_both_families_and_both_iptables_are_told() -> None:
+    needs_iptables()
+    build("none")
+    subprocess.run(["sh", "-ec", IPTABLES], check=True)
+    for states in (collect_node("here", Local()).states, collect_all()):
+        state = ours(states)["vms103"]
+        for flavour, section in (("legacy", state.iptables_legacy), ("nft", state.iptables_nft)):
+            assert isinstance(section, Read), section
+            for family in ("ip", "ip6"):
+                assert f"--comment {family}-{flavour} -j DROP" in section.value
+
+
+@pytest.mark.parametrize("flavour", ["legacy", "nft"])
+def test_an_iptables_save_without_a_kind_in_its_name_is_found(
+    flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_iptables()
+    build("none")
+    subprocess.run(["sh", "-ec", IPTABLES], check=True)
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for name in ("sh", "cat", "stat", "date", "xargs", "grep", "ip", "nsenter", "nft"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    for family in ("ip", "ip6"):
+        multi = Path(str(shutil.which(f"{family}tables-{flavour}"))).resolve()
+        for name in (f"{family}tables", f"{family}tables-save"):
+            (folder / name).symlink_to(multi)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(
+        "podwire.drivers.remote_collect.SCRIPT",
+        SCRIPT.replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin", "PATH=$PATH"),
+    )
+    state = ours(collect_node("here", Local()).states)["vms103"]
+    found = {"legacy": state.iptables_legacy, "nft": state.iptables_nft}
+    told = found.pop(flavour)
+    assert isinstance(told, Read), told
+    for family in ("ip", "ip6"):
+        assert f"--comment {family}-{flavour} -j DROP" in told.value
+    assert all(isinstance(each, Missing) for each in found.values())
 
 
 def test_nodes_of_one_kernel_are_one_world() -> None:

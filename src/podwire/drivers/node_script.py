@@ -44,16 +44,26 @@ settings() {
   for pattern in PATTERNS; do grep -Hs '' $pattern; done
   :
 }
+saver() {
+  command -v "$1-$2-save" && return
+  kind=legacy
+  case $("$1" -V 2>/dev/null) in *nf_tables*) kind=nft ;; esac
+  [ "$kind" != "$2" ] || command -v "$1-save"
+}
+compatible() {
+  program=$(saver "$1" nft) || { echo "$1-nft-save is not installed" >&2; return 127; }
+  "$program"
+}
 legacy() {
   for family in ip ip6; do
     [ -e /proc/net/${family}_tables_names ] || continue
     tables=$(cat /proc/net/${family}_tables_names) || return
     [ -n "$tables" ] || continue
-    program=${family}tables-legacy-save
-    if command -v "$program" >/dev/null; then
+    if program=$(saver "${family}tables" legacy); then
       "$program" || return
     else
-      echo "it has the tables" $tables"; $program is not installed" >&2; return 127
+      echo "it has the tables" $tables"; ${family}tables-legacy-save is not installed" >&2
+      return 127
     fi
   done
 }
@@ -85,8 +95,8 @@ run sysctls settings
 run nft nft -j list ruleset
 run nft_chains nft list chains
 run iptables_legacy legacy
-run iptables_nft4 iptables-nft-save
-run iptables_nft6 ip6tables-nft-save
+run iptables_nft4 compatible iptables
+run iptables_nft6 compatible ip6tables
 run ipsets ipset save
 run conntrack connections
 """
