@@ -1,7 +1,7 @@
 """BirdConfig: what BIRD of one node should do, as a value; `desired.bgptext` renders it.
 
 Nothing in it depends on which blocks this node holds: BIRD learns them from the agent's blackhole
-routes (protocol 80), so a new block costs no new configuration (docs/adr/0011-bgp-by-bird.md).
+routes (protocol 80), so a new block costs no new configuration (docs/adr/0012-bgp-by-bird.md).
 """
 
 from __future__ import annotations

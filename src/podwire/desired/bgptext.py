@@ -1,6 +1,6 @@
 """BirdConfig → the text BIRD reads. Pure; from the top of the file to its end, as BIRD has it.
 
-Why it says what it says: docs/adr/0011-bgp-by-bird.md.
+Why it says what it says: docs/adr/0012-bgp-by-bird.md.
 """
 
 from __future__ import annotations
