@@ -15,6 +15,7 @@ import structlog
 from podwire.agent.apply import Applier
 from podwire.agent.audit import Audit
 from podwire.agent.bgp import BGP
+from podwire.agent.firewall import FirewallKeeper
 from podwire.agent.observe import Away, Changed, Listed, Nudge
 from podwire.agent.picture import Picture
 from podwire.agent.status import Status, describe
@@ -40,6 +41,7 @@ class Loop:
         self.picture = Picture(world.config)
         self.applier = Applier(world.session, self.picture.kernel, world.clock, world.failures)
         self.bgp = BGP(world.bird, world.clock, world.config.node)
+        self.firewall = FirewallKeeper(world.clock)
         self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
         self._next_audit = world.clock.monotonic() + world.config.resync_period_s
         self._stopped = False
@@ -83,6 +85,8 @@ class Loop:
             if not busy:
                 self._settled = self._settled or not self._world.hold.active()
                 self.bgp.settle(self.picture, self.applier, held=self._world.hold.active())
+                if not self._world.hold.active():
+                    self.firewall.settle(self.picture.mirror.snapshot())
                 self._announce()
         self._tell(blocked, adopted=adopted)
         return busy
@@ -125,6 +129,7 @@ class Loop:
             self._next_audit = now + self._world.config.resync_period_s
             self._audit.begin()
             self._world.registrar.look()
+            self.firewall.look()
         if self._audit.at_work:
             self._audit.step()
 
@@ -198,7 +203,7 @@ class Loop:
             why_not.append("the kernel is being brought up to date")
         before = self.status
         why_not += self.bgp.reasons()
-        left_out = tuple(self.bgp.concerns())
+        left_out = (*self.bgp.concerns(), *self.firewall.concerns())
         self.status = describe(self._world, self.picture, tuple(why_not), left_out)
         if self.status != before:
             report(before, self.status)
