@@ -177,7 +177,9 @@ def _unsteady(trace: Trace, moved: list[str]) -> Trace:
 def beside_kernel(trace: Trace, world: World) -> Trace:
     """Put every routing step to the kernel itself, too."""
     lookups = [lookup for path in trace.paths for lookup in path.lookups]
-    return with_differences(trace, world, differences(world, ask_kernels(lookups)))
+    known = {inode: space.state.namespace.path for inode, space in world.spaces.items()}
+    paths = {inode: path for inode, path in known.items() if path is not None}
+    return with_differences(trace, world, differences(world, ask_kernels(lookups, paths)))
 
 
 def _why_not(world: World, trace: Trace, probe: bool | None) -> str | None:
