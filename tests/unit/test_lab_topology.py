@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.errors import BadInput
+from podwire.lab.router import Make
 from podwire.lab.topology import STORY_BLOCKS, Topology, default_mode
+from podwire.lab.tor import parse_rib
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation, Mode
 
 
@@ -76,3 +80,25 @@ def test_encapsulation_only_between_subnets_where_there_are_two() -> None:
     assert default_mode(Encapsulation.VXLAN, 1) is Mode.ALWAYS
     assert default_mode(Encapsulation.IPIP, 2) is Mode.CROSS_SUBNET
     assert default_mode(Encapsulation.NONE, 2) is Mode.NEVER
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tor": Make.FRR}, "--tor needs nodes that speak BGP"),
+        ({"reflectors": 1}, "--reflectors needs nodes that speak BGP"),
+        ({"reflectors": 4, "size": 3, "routing": Routing.BIRD}, "--reflectors 4 is out of range"),
+    ],
+)
+def test_routers_and_reflectors_need_bird(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Topology(**options)
+
+
+def test_what_gobgp_shows_becomes_routes() -> None:
+    text = """{"10.244.1.0/26": [
+        {"best": false, "attrs": [{"type": 1}, {"type": 3, "nexthop": "10.0.0.9"}]},
+        {"best": true, "attrs": [{"type": 3, "nexthop": "10.0.0.1"}]}],
+      "198.51.100.0/24": [{"best": true, "attrs": [{"type": 3, "nexthop": "0.0.0.0"}]}]}"""
+    assert parse_rib(text) == {IPv4Network("10.244.1.0/26"): IPv4Address("10.0.0.1")}
+    assert parse_rib("failed to connect") == {}

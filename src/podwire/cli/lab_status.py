@@ -95,6 +95,7 @@ def _status(state: LabState, pids: dict[int, int]) -> dict[str, Any]:
         "encapsulation": topology.encapsulation.value,
         "mode": topology.mode.value.lower(),
         "routing": str(routing),
+        **({} if topology.tor is None else {"tor": topology.tor.value}),
         "datastore": str(DATASTORE),
         "nodes": [
             {

@@ -14,6 +14,7 @@ from podwire.cli.tables import columns
 from podwire.errors import BadInput, PodwireError
 from podwire.lab.entry import run_apart
 from podwire.lab.registry import find_keeper, forget, list_labs, reserved
+from podwire.lab.router import Make
 from podwire.lab.topology import DEFAULT_BLOCK_SIZE, DEFAULT_POOL, Topology, default_mode
 from podwire.lab.world import create_world, end_world
 from podwire.model.addressing import parse_network
@@ -68,6 +69,17 @@ routing_option = click.option(
     help="Prefix length of a node's block.",
 )
 @routing_option
+@click.option(
+    "--tor",
+    type=click.Choice([one.value for one in Make]),
+    help="A real router of this make in front of the nodes, which learns the blocks by BGP.",
+)
+@click.option(
+    "--reflectors",
+    default=0,
+    metavar="N",
+    help="This many nodes reflect routes to the others, instead of a mesh.",
+)
 @click.option("--explain", is_flag=True, help="Print the commands a person would type.")
 def up_command(  # noqa: PLR0913  # one parameter an option
     *,
@@ -79,6 +91,8 @@ def up_command(  # noqa: PLR0913  # one parameter an option
     pool: str,
     block_size: int,
     routing: str,
+    tor: str | None,
+    reflectors: int,
     explain: bool,
 ) -> None:
     """Make a lab and start it; returns when pods can be created."""
@@ -96,6 +110,8 @@ def up_command(  # noqa: PLR0913  # one parameter an option
         pool=cidr,
         block_size=block_size,
         routing=Routing(routing),
+        tor=None if tor is None else Make(tor),
+        reflectors=reflectors,
     )
     from podwire.lab.start import Order
 

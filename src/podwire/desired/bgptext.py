@@ -233,6 +233,10 @@ def _peer(peer: BirdPeer, config: BirdConfig, passwords: Mapping[SecretKey, str]
     yield "  ipv4 {"
     if peer.next_hop_mode is not NextHopMode.AUTO:
         yield f"    next hop {peer.next_hop_mode.value.lower()};"
+    elif external and config.cluster_id is not None:
+        # A reflector tells of other nodes' blocks, too: they lead to those nodes, not to it. A
+        # router that is also our gateway would else send packets round in a circle.
+        yield "    next hop keep ibgp;"
     yield "    gateway recursive; import keep filtered;"
     yield f"    import filter {_filter_name(Direction.IMPORT, filters, external)};"
     yield f"    export filter {_filter_name(Direction.EXPORT, filters, external)};"

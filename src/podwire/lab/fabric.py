@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from podwire.lab.topology import NODE_INTERFACE, UNDERLAY, gateway_of
+from podwire.lab.topology import (
+    NODE_INTERFACE,
+    OUTSIDE,
+    OUTSIDE_HOST,
+    OUTSIDE_ROUTER,
+    UNDERLAY,
+    gateway_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +147,11 @@ def compute_fabric(topology: Topology) -> tuple[Step, ...]:
     return (
         Step("the network between the nodes: switches and their gateway", tuple(_switch(topology))),
         *(
+            [Step(f"a host behind the router, {OUTSIDE_HOST}", tuple(_outside()))]
+            if topology.tor
+            else []
+        ),
+        *(
             Step(f"node {node.name}, {node.address}", tuple(_node(topology, node)))
             for node in topology.nodes
         ),
@@ -163,6 +175,17 @@ def _switch(topology: Topology) -> Iterator[Operation]:
         yield SetSysctl(UNDERLAY, f"net/ipv4/conf/{name}/send_redirects", "0")
         yield AddAddress(UNDERLAY, name, gateway_of(network))
         yield SetUp(UNDERLAY, name)
+
+
+def _outside() -> Iterator[Operation]:
+    yield AddNamespace(OUTSIDE)
+    yield SetUp(OUTSIDE, "lo")
+    yield AddVeth(namespace=OUTSIDE, name="eth0", peer_namespace=UNDERLAY, peer_name=OUTSIDE)
+    yield AddAddress(UNDERLAY, OUTSIDE, OUTSIDE_ROUTER)
+    yield SetUp(UNDERLAY, OUTSIDE)
+    yield AddAddress(OUTSIDE, "eth0", OUTSIDE_HOST)
+    yield SetUp(OUTSIDE, "eth0")
+    yield AddDefaultRoute(OUTSIDE, OUTSIDE_ROUTER.ip, "eth0")
 
 
 def _node(topology: Topology, node: LabNode) -> Iterator[Operation]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from podwire.lab.podspec import Deployment, PodSpec  # as above
+from podwire.lab.router import Make
 from podwire.lab.topology import Topology
 from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation, Mode
@@ -139,6 +140,8 @@ def topology_to_json(topology: Topology) -> dict[str, Any]:
         "pool": str(topology.pool),
         "block_size": topology.block_size,
         "routing": topology.routing.value,
+        "tor": None if topology.tor is None else topology.tor.value,
+        "reflectors": topology.reflectors,
     }
 
 
@@ -153,6 +156,8 @@ def topology_from_json(value: dict[str, Any]) -> Topology:
         pool=IPv4Network(value["pool"]),
         block_size=value["block_size"],
         routing=Routing(value["routing"]),
+        tor=None if value["tor"] is None else Make(value["tor"]),
+        reflectors=value["reflectors"],
     )
 
 

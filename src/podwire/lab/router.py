@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROUTER_AS = 65000
+NODES_AS = 64512
 HOLD_S, KEEPALIVE_S = 9, 3
 RESTART_S = 120
 """How long its peers keep its routes while it restarts (RFC 4724)."""
@@ -160,7 +161,7 @@ def _bird(router: Router) -> Iterator[str]:
     yield "  scan time 2; merge paths on; graceful restart; persist;"
     yield "  ipv4 { export where source = RTS_BGP; };"
     yield "}"
-    yield "protocol static networks {"
+    yield "protocol static own {"
     yield "  ipv4;"
     for network in router.networks:
         yield f"  route {network} blackhole;"
@@ -173,7 +174,7 @@ def _bird(router: Router) -> Iterator[str]:
         yield "  connect delay time 1; connect retry time 2; error wait time 1, 5;"
         if peer.password is not None:
             yield f'  password "{peer.password}";'
-        own = 'proto = "networks"'
+        own = 'proto = "own"'
         # Nodes tell each other of their blocks themselves, over the mesh.
         yield f"  ipv4 {{ import all; export where {own}; }};"
         yield "}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from podwire.drivers.bird.program import NAME, require_bird, start_words
 from podwire.drivers.store import open_store
 from podwire.errors import Rejected, Unsupported
+from podwire.lab import tor
 from podwire.lab.build import Builder, kernel_has_ipip
 from podwire.lab.fabric import compute_fabric
 from podwire.lab.gateway import explain_gateway, follow_blocks
@@ -30,6 +31,8 @@ from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from podwire.lab.keeper import Programs
     from podwire.lab.topology import Topology
     from podwire.lab.world import Progress
@@ -59,6 +62,8 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
     topology = _settled(order, progress)
     if topology.routing is Routing.BIRD:
         require_bird()
+    if topology.tor is not None:
+        tor.require_router(topology.tor)
     installing = _install_plugin(topology, programs)
     _build_fabric(topology, progress, explain=order.explain)
     _write_files(topology)
@@ -72,24 +77,38 @@ def keep_lab(order: Order, programs: Programs, progress: Progress) -> NoReturn:
     gc.freeze()
     keeper = Keeper(topology, programs)
     door = listen()
-    for node in topology.nodes:
-        if order.explain:
-            config = NodePaths(node.name).config
-            progress.say(
-                f"ip netns exec {node.name} podwire agent --node {node.name} --config {config} &"
-            )
-        keeper.start_agent(node.name)
-        if topology.routing is Routing.BIRD:
-            if order.explain:
-                progress.say(_bird_words(node.name))
-            keeper.start_bird(node.name)
-    if topology.encapsulation is Encapsulation.NONE:
-        if order.explain:
-            for command in explain_gateway(topology):
-                progress.say(command)
-        keeper.start_side_work("gateway", lambda: follow_blocks(topology))
+    say = progress.say if order.explain else _say_nothing
+    _start_nodes(keeper, topology, say)
+    _start_router(keeper, topology, say)
     progress.done()
     keeper.run(door)
+
+
+def _start_nodes(keeper: Keeper, topology: Topology, say: Callable[[str], None]) -> None:
+    for node in topology.nodes:
+        config = NodePaths(node.name).config
+        say(f"ip netns exec {node.name} podwire agent --node {node.name} --config {config} &")
+        keeper.start_agent(node.name)
+        if topology.routing is Routing.BIRD:
+            say(_bird_words(node.name))
+            keeper.start_bird(node.name)
+
+
+def _start_router(keeper: Keeper, topology: Topology, say: Callable[[str], None]) -> None:
+    """What leads from subnet to subnet, where it has to know the blocks."""
+    if topology.tor is not None:
+        for line in tor.explain(topology):
+            say(line)
+        for name, work in tor.works(topology):
+            keeper.start_side_work(name, work)
+    elif topology.encapsulation is Encapsulation.NONE:
+        for command in explain_gateway(topology):
+            say(command)
+        keeper.start_side_work("gateway", lambda: follow_blocks(topology))
+
+
+def _say_nothing(_: str) -> None:
+    """Nobody asked for the commands."""
 
 
 def _bird_words(node: str) -> str:

@@ -17,6 +17,8 @@ from podwire.model.pool import Encapsulation, Mode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from podwire.lab.router import Make
+
 DEFAULT_POOL = IPv4Network("10.244.0.0/16")
 DEFAULT_BLOCK_SIZE = 26
 SUBNETS = (IPv4Network("192.168.26.0/24"), IPv4Network("192.168.27.0/24"))
@@ -29,6 +31,10 @@ ABSENT = frozenset({104})
 NODE_INTERFACE = "ens32"
 UNDERLAY = "underlay"
 """Network namespace of the gateway and of the switch between the nodes."""
+OUTSIDE = "outside"
+"""Network namespace of a host behind the router."""
+OUTSIDE_ROUTER = IPv4Interface("198.51.100.1/24")
+OUTSIDE_HOST = IPv4Interface("198.51.100.10/24")
 
 STORY_BLOCKS = {
     "vms100": IPv4Network("10.244.239.128/26"),
@@ -81,11 +87,16 @@ class Topology:
     block_size: int = DEFAULT_BLOCK_SIZE
     routing: Routing = Routing.AGENT
     """Who writes the routes to other nodes' blocks."""
+    tor: Make | None = None
+    """A real router instead of the gateway: it learns the blocks by BGP."""
+    reflectors: int = 0
+    """How many nodes reflect routes to the others; none: every node peers with every other."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
         self._check_size()
         self._check_pool()
+        self._check_bgp()
         if (self.encapsulation is Encapsulation.NONE) is not (self.mode is Mode.NEVER):
             raise BadInput(
                 f"mode {self.mode} does not go with encapsulation {self.encapsulation}:"
@@ -101,6 +112,19 @@ class Topology:
         if not 1 <= self.subnets <= len(SUBNETS):
             raise BadInput(f"--subnets {self.subnets} is out of range", fix="ask for 1 or 2")
 
+    def _check_bgp(self) -> None:
+        for option, given in (("--tor", self.tor), ("--reflectors", self.reflectors)):
+            if given and self.routing is not Routing.BIRD:
+                raise BadInput(
+                    f"{option} needs nodes that speak BGP",
+                    fix="add --routing bird, or leave it out",
+                )
+        if not 0 <= self.reflectors <= self.size:
+            raise BadInput(
+                f"--reflectors {self.reflectors} is out of range",
+                fix=f"ask for up to {self.size}, the number of nodes",
+            )
+
     def _check_pool(self) -> None:
         if not max(20, self.pool.prefixlen) <= self.block_size <= 32:
             raise BadInput(
@@ -108,7 +132,7 @@ class Topology:
                 fix=f"choose {max(20, self.pool.prefixlen)} to 32",
             )
         unroutable = [IPv4Network(one) for one in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")]
-        for network in (*SUBNETS, *unroutable):
+        for network in (*SUBNETS, OUTSIDE_HOST.network, *unroutable):
             if self.pool.overlaps(network):
                 why = "which the lab needs itself"
                 if network in unroutable:
