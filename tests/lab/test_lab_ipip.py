@@ -60,3 +60,24 @@ def test_the_ping_is_the_storys(story: Lab) -> None:
 def test_all_pairs_on_one_subnet(story: Lab) -> None:
     story.apply(pods_manifest(["vms100", "vms103"], 1))
     assert story.ping_all() == []
+
+
+def test_birds_routes_are_the_storys() -> None:
+    lab = make_warm_lab("--nodes", "2", "--encapsulation", "ipip", "--routing", "bird")
+    try:
+        lab.apply(pods_manifest(["vms100", "vms101"], 1))
+        (block,) = lab.node("vms101")["blocks"]
+        (own,) = lab.node("vms100")["blocks"]
+        routes = lab.on("vms100", "ip route")
+        assert f"{block} via 192.168.26.101 dev tunl0 proto bird metric 32 onlink" in routes
+        assert f"blackhole {own} proto 80" in routes
+        tunnel = lab.on("vms100", "ip address show dev tunl0")
+        assert "mtu 1480" in tunnel
+        assert f"inet {lab.node('vms100')['tunnelAddress']}/32" in tunnel
+        receiver = next(pod["ip"] for pod in lab.pods() if pod["node"] == "vms101")
+        ping = f"ping -c 3 -i 0.2 -W 5 {receiver}"
+        shown = lab.inside("mesh/p0-vms100", ping)
+        assert "ttl=62" in shown
+        assert " 0% packet loss" in shown
+    finally:
+        lab.run("down")

@@ -50,7 +50,7 @@ FAULTS = "tests/lab/test_trace_faults_ipip.py"
 SUITES = {
     "tests/kernel/test_capture_ipip.py": 1,
     "tests/kernel/test_trace_matrix.py": 1,
-    "tests/lab/test_lab_ipip.py": 5,
+    "tests/lab/test_lab_ipip.py": 6,
     FAULTS: len(QUICK),
 }
 """How many tests pass in each."""
