@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
-from podwire.cli.lab_up import routing_option
+from podwire.cli.lab_up import AUTO
+from podwire.drivers.bird.program import find_program
 from podwire.errors import BadInput, Rejected
 from podwire.lab.tour import Guest, Stop, compute_tour
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation
 
 LAB = "demo"
@@ -24,18 +26,25 @@ PROGRAM = [sys.executable, "-P", "-m", "podwire", "lab"]
 @click.option("--keep", is_flag=True, help="Leave the lab running, to look around yourself.")
 @click.option(
     "--encapsulation",
-    type=click.Choice(["auto", *(one.value for one in Encapsulation)]),
-    default="auto",
+    type=click.Choice([AUTO, *(one.value for one in Encapsulation)]),
+    default=AUTO,
     show_default=True,
 )
 @click.option("--nodes", default=6, show_default=True, metavar="N", help="How many nodes.")
-@routing_option
+@click.option(
+    "--routing",
+    type=click.Choice([AUTO, *(one.value for one in Routing)]),
+    default=AUTO,
+    show_default=True,
+    help="Who writes the routes to other nodes' blocks; auto: BIRD where there is one.",
+)
 def demo_command(*, keep: bool, encapsulation: str, nodes: int, routing: str) -> None:
     """Show two pods on different nodes reach each other, and why they do."""
     if nodes < 2:
         raise BadInput("a demo needs two nodes", fix="ask for --nodes 2 or more")
     manifest = _manifest()
-    up = ["up", "--nodes", str(nodes), "--encapsulation", encapsulation, "--routing", routing]
+    up = ["up", "--nodes", str(nodes), "--encapsulation", encapsulation]
+    up += ["--routing", _routing(routing)]
     _show(
         Stop(
             title="Several nodes on this machine",
@@ -54,7 +63,9 @@ def demo_command(*, keep: bool, encapsulation: str, nodes: int, routing: str) ->
             )
         )
         source, destination = _guests()
-        for stop in compute_tour(source, destination, _encapsulation()):
+        status = json.loads(_ask("status", "-o", "json"))
+        used = Encapsulation(status["encapsulation"])
+        for stop in compute_tour(source, destination, used, Routing(status["routing"])):
             _show(stop)
     except BaseException:
         _end(keep=keep)
@@ -102,8 +113,10 @@ def _guests() -> tuple[Guest, Guest]:
     return guests[0], guests[1]
 
 
-def _encapsulation() -> Encapsulation:
-    return Encapsulation(json.loads(_ask("status", "-o", "json"))["encapsulation"])
+def _routing(wanted: str) -> str:
+    if wanted != AUTO:
+        return wanted
+    return (Routing.AGENT if find_program() is None else Routing.BIRD).value
 
 
 def _manifest() -> Path:

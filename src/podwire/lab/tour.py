@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from podwire.model.node import Routing
 from podwire.model.pool import Encapsulation
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class Stop:
     """Whether the demo has failed when a command here fails."""
 
 
-def compute_tour(source: Guest, destination: Guest, encapsulation: Encapsulation) -> Iterator[Stop]:
+def compute_tour(
+    source: Guest, destination: Guest, encapsulation: Encapsulation, routing: Routing
+) -> Iterator[Stop]:
     """The stops, once both pods run."""
     yield Stop(
         title="Two pods of one Deployment, on two nodes",
@@ -48,6 +51,8 @@ def compute_tour(source: Guest, destination: Guest, encapsulation: Encapsulation
         essential=True,
     )
     yield from _routes(source, destination, encapsulation)
+    if routing is Routing.BIRD:
+        yield _sessions(source)
     yield from _veth(source)
     yield Stop(
         title="The way of the packet, there and back",
@@ -88,6 +93,17 @@ def _routes(source: Guest, destination: Guest, encapsulation: Encapsulation) -> 
         title=f"The routes of the receiver's node, {destination.node}",
         why=f"{destination.ip} has a line of its own there, and it leads into the pod.",
         commands=(("node", destination.node, "--", "ip", "route"),),
+    )
+
+
+def _sessions(source: Guest) -> Stop:
+    return Stop(
+        title="Who told this node of the others' blocks",
+        why="BIRD, which every node has: each announces its block to all others by BGP.",
+        commands=(
+            ("node", source.node, "--", "podwire", "node", "status"),
+            ("node", source.node, "--", "podwire", "bgp", "routes"),
+        ),
     )
 
 
