@@ -175,9 +175,15 @@ def status(lab: Lab, node: str) -> dict[str, Any]:
     return found
 
 
-def test_the_mesh_gives_way_to_a_reflector_and_comes_back(lab: Lab) -> None:
+def test_the_mesh_gives_way_to_reflectors_and_comes_back(lab: Lab) -> None:
     bgp = {"ipv4Address": "192.168.26.100/24"}
     with steady_ping(lab):
+        told = lab.on(FIRST_NODE, "podwire bgp reflectors auto --selector 'all()' --count 2")
+        assert told == "the route reflectors are vms100, vms101\n"
+        until(lambda: sessions(lab) == [3, 3, 2, 2], "only the reflectors' sessions are left")
+        until(lambda: are_birds(lab), "BIRD's routes alone are left")
+        # By hand, in one file: one reflector that is another's place, then the mesh.
+        lab.on(FIRST_NODE, "podwire bgp reflectors off")
         apply(
             lab,
             resource(

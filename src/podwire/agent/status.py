@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from podwire.desired.bgp import PeerType
 from podwire.desired.entries import Table
+from podwire.desired.reflectors import advice
 from podwire.model.route import Route
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from podwire.agent.apply import Applier
     from podwire.agent.loopworld import AgentWorld
     from podwire.agent.picture import Picture
+    from podwire.desired.bgp import BirdConfig
 
 SHOWN = 20
 """Concerns of one kind that are spelt out; of more only the number is told."""
@@ -91,7 +94,12 @@ def bird_json(world: AgentWorld) -> dict[str, Any] | None:
         "established": report.established,
         "configured": report.told is wish,
         "problem": None if report.refused is None else str(report.refused),
+        "advice": advice(len(wish.nodes), mesh=_has_mesh(wish.config)),
     }
+
+
+def _has_mesh(config: BirdConfig) -> bool:
+    return any(peer.type is PeerType.MESH for peer in config.peers)
 
 
 def _not_ready(world: AgentWorld, picture: Picture) -> Iterator[str]:

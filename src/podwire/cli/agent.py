@@ -99,9 +99,19 @@ def render(answer: dict[str, Any]) -> str:
         f"kernel: written {counters['writes']}, deleted {counters['deletes']}",
         f"datastore: written {counters['storeWrites']}",
     ]
+    lines += bird_lines(answer.get("bird"))
     lines += [f"not ready: {reason}" for reason in answer["reasons"]]
     lines += [f"concern: {concern}" for concern in answer["concerns"]]
     return "\n".join(lines)
+
+
+def bird_lines(bird: dict[str, Any] | None) -> list[str]:
+    """How BIRD fares, in lines for people; none where it has nothing to do."""
+    if bird is None:
+        return []
+    version = "does not answer" if bird["version"] is None else bird["version"]
+    line = f"routing: BIRD {version}, {bird['established']} of {bird['sessions']} sessions up"
+    return [line, *([] if bird["advice"] is None else [f"advice: {bird['advice']}"])]
 
 
 def remaining(answer: dict[str, Any]) -> str:

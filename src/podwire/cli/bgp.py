@@ -7,6 +7,7 @@ import importlib
 import click
 
 COMMANDS = {
+    "reflectors": ("podwire.cli.bgp_reflectors", "Route reflectors instead of a mesh."),
     "switch": ("podwire.cli.bgp_switch", "Let the agents or BIRD write the routes, without a gap."),
     "routes": ("podwire.cli.bgp_routes", "BIRD's routes beside the kernel's, and why they differ."),
 }
