@@ -139,9 +139,11 @@ def read_space() -> Space:
 def random_packet(dice: random.Random, version: int, source: IPAddress) -> Packet:
     protocol = dice.choice([Protocol.TCP, Protocol.UDP, Protocol.ICMP])
     ports = protocol is not Protocol.ICMP
+    # The namespace's own addresses as well: they stay its own when their link goes down.
+    own = ip_address(BASES[version] + dice.choice([1, 0x101 if version == 4 else 0x10001]))
     return Packet(
         source=source,
-        destination=near(dice, version),
+        destination=own if dice.random() < 0.1 else near(dice, version),
         protocol=protocol,
         source_port=dice.choice([2000, 40000]) if ports else None,
         destination_port=dice.choice([53, 80]) if ports else None,

@@ -212,8 +212,12 @@ def usable_hops(space: Space, route: Route, oif: int | None = None) -> tuple[Nex
             f"route {route.key.destination} points to a nexthop object, and it was not read",
         )
     version = route.key.destination.version
+    # An address is the namespace's own, whatever becomes of its link (fib_sync_down_dev).
+    own = route.kind is RouteKind.LOCAL and version == 4
     return tuple(
-        hop for hop in route.hops if _is_usable(space, hop, version) and oif in {None, hop.device}
+        hop
+        for hop in route.hops
+        if (own or _is_usable(space, hop, version)) and oif in {None, hop.device}
     )
 
 
