@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import fields, replace
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from podwire.cli.trace import trace
+from podwire.drivers import namespaces
+from podwire.drivers.capture.nftrace import RuleTrace
+from podwire.drivers.capture.observe import new_series
 from podwire.drivers.collect import collect_all
 from podwire.drivers.node_script import SCRIPT
 from podwire.drivers.remote_collect import NodeStates, collect_node, collect_nodes, joined
@@ -21,6 +25,7 @@ from podwire.drivers.transport import SSH, KubectlDebug, KubectlExec, Local, Loc
 from podwire.errors import PodwireError
 from podwire.model.iproute_json import strongest_state
 from podwire.model.kernelstate import NOT_READ, KernelState, Missing, Read
+from podwire.trace.flow import Flow
 from podwire.trace.predict import predict
 from tests.fakes.remote_programs import install
 from tests.kernel.trace_network import NODES, PODS, build, run
@@ -163,6 +168,25 @@ def test_an_encapsulating_route_keeps_its_destination() -> None:
         return set(state.routes.value)
 
     assert routes(collect_node("here", Local()).states) == routes(collect_all())
+
+
+def test_a_trace_that_listens_meanwhile_hides_no_rules() -> None:
+    build("none")
+    for table in ("inet one", "ip two"):
+        run(f"ip netns exec vms105 nft add table {table}")
+        run(f"ip netns exec vms105 nft add chain {table} c")
+        run(f"ip netns exec vms105 nft add rule {table} c counter drop")
+    before = ours(collect_node("here", Local()).states)["vms105"]
+    series = new_series(ip_address("10.244.38.174"), ip_address("10.244.169.66"), Flow())
+    with (
+        namespaces.opened("/run/netns/vms105") as vms105,
+        RuleTrace.open({before.namespace.inode: vms105}, series) as listening,
+    ):
+        assert listening.refused == {}
+        assert "podwire-trace-" in run("ip netns exec vms105 nft list tables")
+        during = ours(collect_node("here", Local()).states)["vms105"]
+    assert normal("nft", during) == normal("nft", before)
+    assert sum("drop" in each for each in map(str, normal("nft", during))) == 2  # type: ignore[call-overload]
 
 
 def test_the_trace_is_the_same_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

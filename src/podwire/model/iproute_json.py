@@ -399,11 +399,20 @@ def parse_sysctls(text: str) -> dict[str, str]:
 
 
 def parse_nft(text: str) -> tuple[Mapping[str, object], ...]:
-    """`nft -j list ruleset`; its remark about itself alone is an empty rule set."""
+    """What `nft -j list table …` printed for each table, one document after the other.
+
+    Its remarks about itself alone are an empty rule set.
+    """
+    found: list[Mapping[str, object]] = []
+    rest = text.strip()
     try:
-        found = json.loads(text)["nftables"]
+        while rest:
+            listing, end = json.JSONDecoder().raw_decode(rest)
+            found += listing["nftables"]
+            rest = rest[end:].lstrip()
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise BadInput(f"nft -j list ruleset: {error!r}") from None
+        why = "it breaks off, as at a table that a program owns"
+        raise BadInput(f"nft -j list table: {why}: {error!r}") from None
     if all("metainfo" in each for each in found):
         return ()
     return tuple(found)
