@@ -7,12 +7,14 @@ three zero bytes and the command's result back.
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 from podwire.drivers import namespaces
 from podwire.errors import Rejected, Transient
 
 TIMEOUT_S = 5.0
+BUFFERS = Path("/var/tmp")  # noqa: S108  # compiled in
 _END = b"\0\0\0"
 _USERS = {
     "passwd": "frr:x:0:0::/:/bin/false\n",
@@ -44,8 +46,11 @@ def add_users(folder: Path) -> None:
     """Let this process see the users FRR was built for, as other names of root.
 
     It looks them up before it reads its options, and its package is not installed here. Only for a
-    process with a mount namespace of its own: the two files are covered, not changed.
+    process with a mount namespace of its own: the two files are covered, not changed, and so is the
+    folder in which it would leave its log buffers.
     """
+    if not any(path.is_relative_to(BUFFERS) for path in (folder, Path(sys.executable))):
+        namespaces.mount("tmpfs", str(BUFFERS), kind="tmpfs")
     for name, lines in _USERS.items():
         there = Path("/etc") / name
         ours = folder / name
