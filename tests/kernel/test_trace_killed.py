@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from podwire.drivers import namespaces
 from podwire.drivers.collect_marks import Marks, changed, marks
-from tests.kernel.awaiting import wait_until
+from tests.fakes.awaiting import wait_until
 from tests.kernel.test_capture_observe import packet_sockets
 from tests.kernel.trace_network import NODES, PODS, build, run
 

@@ -13,7 +13,7 @@ from podwire.drivers.capture.observe import observe
 from podwire.trace.document import document
 from podwire.trace.flow import Flow
 from podwire.trace.schema import Disposition, Trace
-from tests.kernel.awaiting import wait_until
+from tests.fakes.awaiting import wait_until
 from tests.kernel.trace_network import build, run
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from podwire.drivers.transport import (
     parse_transport,
 )
 from podwire.errors import BadInput, Transient, Unsupported
+from tests.fakes.awaiting import wait_until
 from tests.fakes.remote_programs import Programs, install
-from tests.kernel.awaiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
