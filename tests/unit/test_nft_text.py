@@ -30,7 +30,7 @@ def chain(family: str, name: str, hook: str | None, **more: object) -> dict[str,
     return {"chain": told if hook is None else {**told, "hook": hook}}
 
 
-ENTRIES = [
+ENTRIES: list[dict[str, object]] = [
     {"table": {"family": "netdev", "name": "t"}},
     chain("netdev", "one", "ingress"),
     chain("netdev", "several", "egress"),

@@ -248,7 +248,7 @@ def test_rules_below_ip_decide(name: str) -> None:
 
 
 def test_of_equal_priority_the_chain_that_came_last_runs_first() -> None:
-    marked = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
+    marked: dict[str, object] = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
     sets = below("bridge", "forward", [marked], table="sets")
     asks = below("bridge", "forward", [VXLAN_PORT, meta("mark", 1), DROP], table="asks")
     outcomes = []
