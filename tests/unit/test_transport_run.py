@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,8 +26,6 @@ from tests.fakes.awaiting import wait_until
 from tests.fakes.remote_programs import Programs, install
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from podwire.drivers.transport import Transport
 
 KUBECTL = KubectlExec(pod="calico-node-x", namespace="kube-system", container="calico-node")
@@ -102,10 +101,15 @@ def test_a_debugging_pod_is_deleted_when_its_node_does_not_answer(programs: Prog
     assert gone[1:4] == ["delete", "pod", "node-debugger-silent-x7w2c"]
 
 
+def sleeps(process: int) -> bool:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def test_a_debugging_pod_is_deleted_when_the_user_interrupts(programs: Programs) -> None:
     run = "from podwire.drivers import transport as t; t.KubectlDebug(node='silent').run(['true'])"
     user = subprocess.Popen([sys.executable, "-c", run], stderr=subprocess.DEVNULL)
     wait_until(programs.asleep)
+    wait_until(lambda: sleeps(user.pid))  # for the answer, not on its way there
     user.send_signal(signal.SIGINT)
     assert user.wait() != 0
     assert programs.calls()[1][1:4] == ["delete", "pod", "node-debugger-silent-x7w2c"]
