@@ -60,7 +60,7 @@ def test_a_wave_of_pods_leaves_no_block_behind(make_cluster: Make) -> None:
         return one.ip("route"), two.ip("route"), held(cluster.store)
 
     until("all is as before", lambda: now() == before)
-    assert "block given back" in one.log()
+    until("the log tells it", lambda: "block given back" in one.log())
     # It is news to the others once more when it is claimed again.
     again = [PodOnNode(one, f"pod-{number}") for number in range(WAVE)]
     for pod in again:
