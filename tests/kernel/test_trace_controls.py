@@ -11,8 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from podwire.cli.trace import trace
+from podwire.cli.trace_live import Wish, trace_live
 from podwire.drivers import namespaces
 from podwire.trace import schema
+from podwire.trace.document import document
+from podwire.trace.flow import Flow
 from tests.fakes.json_schema import complaints
 from tests.kernel.trace_network import build, run, sysctl
 
@@ -143,7 +146,8 @@ def test_reading_alone_forgets_nothing() -> None:
     build("vxlan")
     traced()
     before = neighbours("web-0")
-    assert traced("--cold-arp", "--predict")["level"] == 1
+    wish = Wish(source=ENDS[0], destination=ENDS[1], flow=Flow(), probe=False, cold_arp=True)
+    assert document(trace_live(wish))["level"] == 1
     assert [each.split()[:5] for each in neighbours("web-0")] == [
         each.split()[:5] for each in before
     ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -52,14 +54,28 @@ def run_trace(source: str, destination: str, options: TraceOptions) -> int:
 
     try:
         trace = find_trace(source, destination, options)
+        show(trace, options)
     except BadInput as error:
         complain(error)
         return USAGE_ERROR
     except PodwireError as error:
         complain(error)
         return OWN_FAILURE
-    show(trace, options)
+    except OSError:  # the reader of what we print has gone
+        raise
+    except Exception as error:  # noqa: BLE001  # 1 would say that the packet does not arrive
+        complain(_mistake(error))
+        return OWN_FAILURE
     return trace.disposition.exit_code
+
+
+def _mistake(error: Exception) -> PodwireError:
+    """A mistake of the program, as those who can mend it want to hear of it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return PodwireError(
+        f"a mistake in podwire: {error!r} in {Path(place.filename).name}, line {place.lineno}",
+        fix="report it, with what `podwire collect -o FILE` saves",
+    )
 
 
 def find_trace(source: str, destination: str, options: TraceOptions) -> Trace:
@@ -135,6 +151,23 @@ def build_flow(*, tcp: int | None, udp: int | None, icmp: bool, size: int | None
     return Flow(protocol=protocol, port=tcp if tcp is not None else udp, size=size, df=df)
 
 
+def refuse_contradictions(sources: Sources, *, predict: bool, **sending: bool) -> None:
+    """Options that send, or listen to what is sent, beside others that send nothing.
+
+    Raises:
+        click.UsageError: they contradict each other.
+    """
+    silent = (
+        "--predict" if predict
+        else "--from" if sources.bundle is not None
+        else "--node" if sources.nodes
+        else None
+    )  # fmt: skip
+    wanted = [f"--{name.replace('_', '-')}" for name, given in sending.items() if given]
+    if silent is not None and wanted:
+        raise click.UsageError(f"{silent} sends nothing, and {wanted[0]} needs probes: choose one")
+
+
 PORT = click.IntRange(1, 65535)
 
 
@@ -147,7 +180,7 @@ PORT = click.IntRange(1, 65535)
 @click.option(
     "--size", type=click.IntRange(28, 65535), metavar="N", help="Bytes of the IP packet, all told."
 )
-@click.option("--df", is_flag=True, help="Forbid fragmentation.")
+@click.option("--df", is_flag=True, help="Forbid that it is cut into fragments.")
 @click.option("--predict", is_flag=True, help="Send nothing, only read.")
 @click.option("--probe", is_flag=True, help="Send probes in a network that is not Podwire's, too.")
 @click.option(
@@ -190,8 +223,22 @@ def trace(  # noqa: PLR0913  # one parameter for every option
 
     SRC and DST are pods (NAMESPACE/NAME or NAME), nodes, network namespaces or addresses. The
     kernels' state says where the packet should go; in Podwire's own networks three probes show
-    where it really goes.
-    """
+    where it really goes. Where the two part, or both end, the cause is named with a fix.
+
+    \b
+    podwire trace demo/web-0 demo/db-0                     a ping, and its answer
+    podwire trace demo/web-0 10.96.0.10 --udp 53           to an address of a service
+    podwire trace demo/web-0 demo/db-0 --tcp 5432 --deep   which rules are met
+    podwire trace demo/web-0 demo/db-0 --size 1500 --df    do large packets fit?
+    podwire trace demo/web-0 demo/db-0 --from bundle.tgz   offline
+
+    \b
+    Exit code: 0 delivered and answered, 1 not, 2 not as predicted or not always,
+    3 unexplained, or the kernel disagrees with the model, 4 not enough is known,
+    64 wrong usage or an unknown end, 70 failure of the program.
+    """  # noqa: D301  # click wants the character
+    sources = chosen_sources(ctx)
+    refuse_contradictions(sources, predict=predict, probe=probe, deep=deep, cold_arp=cold_arp)
     options = TraceOptions(
         flow=build_flow(tcp=tcp, udp=udp, icmp=icmp, size=size, df=df),
         output=output,
@@ -199,7 +246,7 @@ def trace(  # noqa: PLR0913  # one parameter for every option
         verbose=verbose,
         minimal=minimal,
         ascii=ascii_only,
-        sources=chosen_sources(ctx),
+        sources=sources,
         probe=False if predict else True if probe else None,
         deep=deep,
         cold_arp=cold_arp,

@@ -23,6 +23,7 @@ NUMBERED = re.compile(r"netns:\[?(\d+)\]?")
 """A namespace by its inode, as `ls -l /proc/PID/ns/net` shows it; brackets may be left out."""
 TUNNELS = frozenset({"vxlan", "ipip"})
 ANYWHERE = ip_address("0.0.0.0")  # noqa: S104
+NOBODYS = frozenset({ANYWHERE, ip_address("::"), ip_address("255.255.255.255")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +182,8 @@ def _spaces_called(world: World, text: str) -> list[Space]:
 def _by_address(world: World, address: IPAddress) -> End:
     if address.is_loopback:
         raise BadInput(f"{address} is an address of every namespace", fix="name a pod or a node")
+    if address.is_multicast or address in NOBODYS:
+        raise BadInput(f"{address} is not one receiver's address", fix="name one receiver")
     owners = world.owners(address)
     if not owners:
         pod = pod_routed(world, address)

@@ -46,7 +46,7 @@ def predict(
     The ends are addresses, `namespace/pod`, pod names, nodes or network namespaces.
 
     Raises:
-        BadInput: an end is unknown or ambiguous.
+        BadInput: an end is unknown or ambiguous, or the two are of different families.
     """
     world = World(states)
     wanted = flow or Flow()
@@ -60,6 +60,7 @@ def predict(
             fix="name a pod, node or namespace of this host as the source",
         )
     try:
+        _refuse_other_family(start, goal)
         there = _there(world, start, goal, wanted)
     except Lacking as gap:
         return _without_walk(world, wanted, start, goal, gap)
@@ -73,7 +74,7 @@ def _there(world: World, start: End, goal: End, flow: Flow) -> tuple[Path, ...]:
     assert space is not None
     if goal.address is None:
         raise Lacking(f"address of {goal.title}", "it has none, and no route tells which one")
-    if goal.address.is_link_local:
+    if goal.address.version == 6 and goal.address.is_link_local:
         raise Lacking(f"{goal.address}", "link-local destinations are not modelled")
     source = _source_address(space, start, goal.address)
     packet = Packet(
@@ -87,6 +88,24 @@ def _there(world: World, start: End, goal: End, flow: Flow) -> tuple[Path, ...]:
         df=flow.df,
     )
     return walk(world, Cursor(space=space, packet=packet))
+
+
+def _refuse_other_family(start: End, goal: End) -> None:
+    """Between IPv4 and IPv6 there is no packet.
+
+    Raises:
+        BadInput: the source has no address of the destination's family.
+        Lacking: its addresses were not read.
+    """
+    assert start.space is not None
+    ours, theirs = start.address, goal.address
+    if ours is None or theirs is None or ours.version == theirs.version:
+        return
+    if start.kind == "address" or _any_address(start.space, theirs.version) is None:
+        raise BadInput(
+            f"{start.title} has no IPv{theirs.version} address to send to {theirs} from",
+            fix="name two ends of one family",
+        )
 
 
 def _source_address(space: Space, start: End, destination: IPAddress) -> IPAddress:

@@ -103,6 +103,8 @@ def _out_links(cursor: Cursor, decision: Decision) -> list[str]:
 
 
 def _unroutable(world: World, cursor: Cursor, decision: Decision) -> Path:
+    if decision.kind is not None and decision.kind not in fib.END_OF_LOOKUP:
+        raise _not_modelled(cursor, decision.kind)
     code = _code_of(decision)
     text = f"{cursor.space.title} itself has {_words(cursor, decision)}"
     cause = cause_at(cursor, world, None, f"source-{code}", text, _facts(cursor, decision))
@@ -177,8 +179,7 @@ def _route(world: World, cursor: Cursor, link: Link) -> list[Cursor | Path]:
     if decision.kind is RouteKind.LOCAL:
         return _deliver(world, cursor)
     if decision.kind is not RouteKind.UNICAST:
-        kind = "no route" if decision.kind is None else decision.kind.name.lower()
-        raise Lacking(f"route to {packet.destination} of {space.title}", f"{kind}: not modelled")
+        raise _not_modelled(cursor, decision.kind)
     if packet.ttl <= 1:
         text = f"the TTL of the packet ends at {space.title}"
         icmp = "11/0" if packet.source.version == 4 else "3/0"
@@ -186,6 +187,13 @@ def _route(world: World, cursor: Cursor, link: Link) -> list[Cursor | Path]:
         return [cursor.dropped(Disposition.TTL_EXPIRED, cause, "Forwarding")]
     cursor = replace(cursor, packet=replace(packet, ttl=packet.ttl - 1))
     return _each_hop(world, cursor, decision)
+
+
+def _not_modelled(cursor: Cursor, kind: RouteKind | None) -> Lacking:
+    """Routes of kinds that lead to more than one receiver."""
+    word = "no route" if kind is None else kind.name.lower()
+    subject = f"route to {cursor.packet.destination} of {cursor.space.title}"
+    return Lacking(subject, f"{word}: not modelled")
 
 
 def _refuse(world: World, cursor: Cursor, refusal: Refusal) -> Path:
