@@ -64,13 +64,13 @@ def get(ctx: click.Context, key: str, format: str | None) -> None:
 @datastore_option
 @click.pass_context
 def export(ctx: click.Context) -> None:
-    r"""Print everything that lies in the datastore, one JSON object a line.
+    """Print everything that lies in the datastore, one JSON object a line.
 
     \b
     Move from a file to etcd, agents stopped or the cluster frozen (datastoreReady: false):
       podwire datastore export --datastore /var/lib/podwire/datastore.db > all
       podwire datastore import --datastore https://10.0.0.1:2379 all
-    """
+    """  # noqa: D301  # click wants the character
     from podwire.drivers.store.transfer import export_lines
 
     for line in export_lines(open_datastore(ctx)):

@@ -60,7 +60,13 @@ def _name_option(command: Callable[..., T]) -> Callable[..., T]:
 
 
 def _output_option(command: Callable[..., T]) -> Callable[..., T]:
-    return click.option("-o", "--output", "format", type=click.Choice(["json", "yaml"]))(command)
+    return click.option(
+        "-o",
+        "--output",
+        "format",
+        type=click.Choice(["json", "yaml"]),
+        help="Print it for programs.",
+    )(command)
 
 
 @click.group("fault")
@@ -70,7 +76,13 @@ def fault_command(ctx: click.Context, name: str | None) -> None:
     """Break a running lab on purpose, to see what a trace makes of it; then heal it.
 
     The agents concerned are held meanwhile: they would repair much of it within seconds.
-    """
+
+    \b
+    podwire lab fault list
+    podwire lab fault inject missing-block-route     breaks it, and prints how
+    podwire lab trace demo/client demo/server        what is wrong, and where?
+    podwire lab fault heal missing-block-route       undoes it, and lets the agents go on
+    """  # noqa: D301  # click wants the character
     ctx.obj = name
 
 
@@ -78,7 +90,10 @@ def fault_command(ctx: click.Context, name: str | None) -> None:
 @_name_option
 @_output_option
 def list_command(name: str | None, format: str | None) -> None:  # noqa: ARG001  # for symmetry
-    """What can be broken: name, row of the catalogue, place."""
+    """What can be broken: name, number, where, and what is wrong then.
+
+    With -o json also the fault that a trace names (id) and its verdict (disposition).
+    """
     if format is not None:
         click.echo(output([_fields(fault) for fault in FAULTS], format), nl=False)
         return
@@ -114,6 +129,8 @@ def inject_command(  # one parameter an option
     """Break something: podwire lab fault inject strict-rpf.
 
     Without --node and --pod the first pod is the source, and one on another node the destination.
+    The commands that break it are printed as one would type them, then a trace that shows it and
+    how to heal it. The nodes' agents stay held until then.
     """
     lab = name or ctx.obj or DEFAULT_LAB
     chosen = get_fault(fault, FAULTS)
