@@ -7,7 +7,8 @@ failed=
 PODWIRE_SCORES=$(mktemp)
 chmod 666 "$PODWIRE_SCORES"
 export PODWIRE_SCORES
-trap 'rm -f "$PODWIRE_SCORES"' EXIT
+trap 'end_beside; rm -f "$PODWIRE_SCORES"' EXIT
+trap 'exit 130' INT TERM
 NOTHING_CHOSEN=5 # pytest's exit code when -k leaves no test
 
 # suite TITLE COMMAND… : run it, remember how it ended and how long it took.
@@ -18,13 +19,17 @@ suite() {
     began=$(date +%s)
     code=0
     "$@" || code=$?
-    took=$(($(date +%s) - began))
+    record $(($(date +%s) - began))
+}
+
+# record SECONDS : note how the suite $title ended, with $code.
+record() {
     case $code in
     0) verdict=passed ;;
     "$NOTHING_CHOSEN") verdict='nothing chosen' ;;
     *) verdict="FAILED ($code)" failed=yes ;;
     esac
-    results="$results$(printf '  %-28s %-14s %4s s' "$title" "$verdict" "$took")
+    results="$results$(printf '  %-28s %-14s %4s s' "$title" "$verdict" "$1")
 "
 }
 
