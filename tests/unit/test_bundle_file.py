@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -139,3 +141,33 @@ def test_a_foreign_member_is_named(
     with pytest.raises(BadInput) as caught:
         read_bundle(packed(tmp_path, (member, content)))
     assert says in caught.value.message
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.REGTYPE, None])
+def test_a_file_that_swells_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes | None
+) -> None:
+    """A header that is read whole, a member nobody asked for, zeros after the end."""
+    monkeypatch.setattr("podwire.drivers.bundle.SMALL_BYTES", 1 << 20)
+    path = tmp_path / "bundle.tgz"
+    zeros = bytes(8 << 20)
+    with gzip.open(path, "wb") as file:
+        if kind is not None:
+            info = tarfile.TarInfo(f"{FOLDER}/more")
+            info.type, info.size = kind, len(zeros)
+            file.write(info.tobuf(tarfile.GNU_FORMAT))
+        else:
+            file.write(bytes(2 * tarfile.BLOCKSIZE))
+        file.write(zeros)
+    with pytest.raises(BadInput, match="far more than it should"):
+        read_bundle(path)
+
+
+def test_a_large_bundle_of_pods_alike_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podwire.drivers.bundle.SMALL_BYTES", 0)
+    links = Read(tuple(replace(LO, index=number, name=f"l{number}") for number in range(1, 9)))
+    states = [KernelState(namespace=NamespaceRef(inode=n), links=links) for n in range(1, 500)]
+    write_bundle(tmp_path / "many.tgz", states, FACTS)
+    assert len(read_bundle(tmp_path / "many.tgz").states) == len(states)

@@ -38,6 +38,10 @@ MANIFEST = "manifest.json"
 STATES = "states"
 MEMBER_BYTES = 256 << 20
 """No document of ours comes near it; a larger one is a mistake or an attack."""
+SMALL_BYTES = 256 << 20
+"""What any bundle may unpack to, however small it is."""
+INFLATION = 200
+"""How many times its own size a larger one may unpack to; thousands of pods alike come to 50."""
 COMPRESSION = 4
 """Of 9: beyond it a bundle gets little smaller and much slower to write."""
 
@@ -171,7 +175,7 @@ def _documents(path: Path) -> Iterator[tuple[str, bytes]]:
 def _members(path: Path, archive_file: Path | io.BytesIO) -> Iterator[tuple[str, bytes]]:
     try:
         # tarfile's own reader of streams does not look at the checksum at their end.
-        with gzip.open(archive_file) as file:
+        with _Bounded(path, archive_file) as file:
             with tarfile.open(fileobj=file, mode="r|") as archive:
                 for member in archive:
                     name = _checked(path, member)
@@ -188,6 +192,34 @@ def _members(path: Path, archive_file: Path | io.BytesIO) -> Iterator[tuple[str,
         raise BadInput(
             f"{path} is damaged or no bundle: {error}", fix="write it with `podwire collect -o`"
         ) from None
+
+
+class _Bounded(gzip.GzipFile):
+    """The unpacked stream; refuses to go on where a few bytes become gigabytes."""
+
+    def __init__(self, path: Path, archive_file: Path | io.BytesIO) -> None:
+        self._path = path
+        if isinstance(archive_file, Path):
+            super().__init__(archive_file, "rb")
+            packed = archive_file.stat().st_size
+        else:
+            super().__init__(fileobj=archive_file, mode="rb")
+            packed = archive_file.getbuffer().nbytes
+        self._left = max(SMALL_BYTES, packed * INFLATION)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            BadInput: there are too many of them.
+        """
+        found = super().read(size)
+        self._left -= len(found)
+        if self._left < 0:
+            raise BadInput(
+                f"{self._path} unpacks to far more than it should", fix="do not trust this file"
+            )
+        return found
 
 
 def _checked(path: Path, member: tarfile.TarInfo) -> str | None:
