@@ -12,7 +12,7 @@ from podwire.desired.bgp import BirdConfig, BirdPeer, PeerType
 from podwire.desired.bgpcompute import compute_bird
 from podwire.desired.bgptext import render
 from podwire.errors import BadInput
-from podwire.model.bgp import BGPConfiguration, BGPPeer, NextHopMode, SecretKey
+from podwire.model.bgp import BGPConfiguration, BGPPeer, BindMode, NextHopMode, SecretKey
 from podwire.model.bgpfilter import BGPFilter, FilterAction, FilterRule
 from podwire.model.block import Affinity, AffinityState
 from podwire.model.node import Node
@@ -183,6 +183,14 @@ def test_every_option_of_a_peer_reaches_the_text() -> None:
     ):
         assert line in block.partition("\n}\n")[0]
     assert "route 10.0.0.254/32 via 10.0.0.253;" in text
+
+
+def test_a_session_without_an_address_of_its_own_listens_on_all() -> None:
+    bound = configured(CLUSTER, bind_mode=BindMode.NODE_IP)
+    loose = peer("loose", address=ip_address("192.0.2.9"), as_number=65001, uses_node_ip=False)
+    text = render(compute(with_peers(bound, loose)), {})
+    assert "strict bind on;" in text
+    assert text.count("strict bind off;") == 1  # BIRD refuses the whole configuration otherwise
 
 
 def test_a_node_s_own_port_is_where_the_others_call() -> None:

@@ -215,6 +215,8 @@ def _peer(peer: BirdPeer, config: BirdConfig, passwords: Mapping[SecretKey, str]
     if peer.filters:
         yield f"  # BGPFilter {', '.join(peer.filters)}"
     yield f"  local {source}port {config.listen_port} as {peer.local_as};"
+    if config.strict_bind and not source:
+        yield "  strict bind off;  # it needs an address to listen on"
     yield f"  neighbor {peer.address} port {peer.port} as {peer.as_number};"
     yield f"  hold time {peer.hold_s}; keepalive time {peer.keepalive_s};"
     yield f"  graceful restart time {peer.restart_s};"
