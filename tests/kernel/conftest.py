@@ -31,8 +31,19 @@ HERE = Path(__file__).parent
 PRIVATE = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS
 
 
+ANY_USER = {
+    *("test_agent_etcd", "test_agent_firewall", "test_bgp_routers", "test_bird_reasons"),
+    *("test_bird_routes", "test_store_etcd", "test_trace_bridge_rulesets", "test_trace_bridges"),
+    *("test_trace_iptables", "test_trace_ipv6", "test_trace_lookup", "test_trace_matrix"),
+    *("test_trace_routing", "test_trace_rulesets"),
+}
+"""Modules whose tests meet the same kernel whoever runs them: scripts/test runs them once."""
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.kernel)
+    if item.path.stem in ANY_USER:
+        item.add_marker(pytest.mark.any_user)
 
 
 @pytest.hookimpl(tryfirst=True)
