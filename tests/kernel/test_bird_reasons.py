@@ -71,11 +71,16 @@ AILMENTS: dict[BirdPeer, Why] = {
     peer(23): Why.NEXT_HOP,
     peer(24): Why.CLOSED,
     peer(25): Why.DISABLED,
+    peer(26): Why.ENDED_BY_PEER,
     peer(WEDGED): Why.HOLD_TIMER,
     peer(50, source=ip_address("10.9.9.9")): Why.SOURCE_MISSING,
     peer(51, address=ip_address("203.0.113.9"), source=ip_address(HERE)): Why.NO_ROUTE,
     peer(52, address=ip_address("10.0.0.252"), source=ip_address(HERE)): Why.NO_ROUTE,
 }
+FORGOTTEN = peer(53)
+"""One that BIRD was never told of."""
+ELSEWHERE = {Why.BIRD_AWAY, Why.BIRD_SILENT, Why.BIRD_TOO_OLD, Why.CONNECTING, Why.OTHER}
+"""Provoked in test_lab_bird.py and tests/unit/test_bgp_reason.py."""
 HANGING = f"peer{WEDGED}"
 NOWHERE = (13, 14, 50, 51, 52)
 """Peers for which the other BIRD has no session."""
@@ -115,6 +120,8 @@ def other_side() -> str:
             more = f"router id {HERE};"
         elif last == 23:
             channel = "next hop address 203.0.113.7;"
+        elif last == 26:
+            channel = "import limit 0 action restart;"
         text += SESSION.format(
             last=last,
             local_as=64512,
@@ -159,7 +166,7 @@ table inet t {
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Bird]:
-    wire(*range(11, 26))
+    wire(*range(11, 27))
     (tmp_path / "drop.nft").write_text(DROP)
     run("ip", "netns", "exec", "there", "nft", "-f", str(tmp_path / "drop.nft"))
     # One block of our own, as the agent marks it.
@@ -190,19 +197,21 @@ def settled(bird: Bird) -> bool:
         sessions = observe(control).sessions
     told = {name for name, one in sessions.items() if one.session and one.session.last_error}
     return {"peer11", "peer12", "peer21", "peer22", "peer23"} <= established(bird) and {
-        *("peer15", "peer16", "peer20", "peer24", HANGING)
+        *("peer15", "peer16", "peer20", "peer24", "peer26", HANGING)
     } <= told
 
 
 def reasons(bird: Bird) -> dict[str, Reason]:
     with Control.open(str(bird.socket)) as control:
-        return diagnose(control, observe(control), CONFIG.peers, PASSWORDS)
+        return diagnose(control, observe(control), (*CONFIG.peers, FORGOTTEN), PASSWORDS)
 
 
 def test_each_ailment_has_its_reason_and_a_healthy_session_none(here: Bird) -> None:
     with Control.open(str(here.socket)) as control:
         control.do("disable peer25")
     wanted = {each.protocol: why for each, why in AILMENTS.items()}
+    wanted[FORGOTTEN.protocol] = Why.NOT_CONFIGURED
+    assert {*wanted.values(), *ELSEWHERE} == set(Why)
     found: dict[str, Reason] = {}
 
     def agrees() -> bool:
@@ -230,6 +239,7 @@ def test_each_ailment_has_its_reason_and_a_healthy_session_none(here: Bird) -> N
     assert "BGPFilter deny-in" in said["peer21"]
     assert "203.0.113.7" in said["peer23"]
     assert "10.9.9.9" in said["peer50"]
+    assert "Maximum number of prefixes reached" in said["peer26"]
     show(here)
 
 

@@ -54,7 +54,6 @@ class Why(StrEnum):
     AS_MISMATCH = "as-mismatch"
     ROUTER_ID = "router-id"
     HOLD_TIMER = "hold-timer"
-    ROUTE_LIMIT = "route-limit"
     ENDED_BY_PEER = "ended-by-peer"
     IMPORT_FILTER = "import-filter"
     EXPORT_FILTER = "export-filter"
@@ -174,13 +173,6 @@ def _filter_fix(peer: BirdPeer, direction: str) -> str:
 def _stopped(peer: BirdPeer, protocol: Protocol) -> Reason | None:
     """The session does not even try."""
     assert protocol.session is not None
-    if any(channel.limit_hit for channel in protocol.channels) or "limit" in protocol.info:
-        return Reason(
-            why=Why.ROUTE_LIMIT,
-            sentence=f"{peer.address} announces more routes than this session may carry",
-            fix=f"raise the limit, then `birdc enable {protocol.name}`",
-            evidence=(protocol.info,),
-        )
     if protocol.state in {"down", "stop"} and not protocol.session.last_error:
         return Reason(
             why=Why.DISABLED,
