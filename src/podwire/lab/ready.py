@@ -13,6 +13,7 @@ from podwire.model import keys
 from podwire.model.block import AffinityState
 from podwire.model.codec import decode_affinity
 from podwire.model.config import DatastoreConfig
+from podwire.model.node import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ PATIENCE_S = 30.0
 PATIENCE_PER_NODE_S = 2.0
 FAILED_STARTS = 3
 LAST_LINES = 5
+NEIGHBOURS = 1024
+"""ARP entries the kernel keeps unless somebody has raised gc_thresh3."""
 
 
 def wait_ready(topology: Topology, answers: Callable[[str], bool]) -> None:
@@ -44,7 +47,10 @@ def wait_ready(topology: Topology, answers: Callable[[str], bool]) -> None:
                 waiting = [one for one in waiting if not answers(str(NodePaths(one).socket))]
                 if not waiting:
                     return
-            _check_agents(waiting, late=time.monotonic() > deadline)
+            late = time.monotonic() > deadline
+            if late:
+                check_neighbours(topology)
+            _check_agents(waiting, late=late)
             try:
                 watch.wait(LOOK_AGAIN_S)
             except Compacted:
@@ -74,6 +80,25 @@ def _ignorant(store: Store, nodes: Iterable[str]) -> list[str]:
         or node not in lines
         or not {block for block, holder in holders.items() if holder != node} <= lines[node]
     ]
+
+
+def check_neighbours(topology: Topology) -> None:
+    """Tell a lab that is late why, where a mesh makes too many nodes each other's neighbours.
+
+    Source: net/ipv4/arp.c, arp_tbl: one table for all network namespaces; its limits are sysctls of
+    the machine itself.
+
+    Raises:
+        Rejected: the kernel has no room for so many.
+    """
+    pairs = topology.size * (topology.size - 1)
+    if topology.routing is Routing.BIRD and not topology.reflectors and pairs >= NEIGHBOURS:
+        raise Rejected(
+            f"the lab is not ready in time: a mesh of {topology.size} nodes needs {pairs} ARP"
+            f" entries, and Linux keeps {NEIGHBOURS} for all namespaces together",
+            fix="add --reflectors 2, ask for fewer --nodes, or on the machine"
+            f" sysctl net.ipv4.neigh.default.gc_thresh3={2 * pairs}",
+        )
 
 
 def _check_agents(nodes: Iterable[str], *, late: bool) -> None:
