@@ -107,11 +107,12 @@ def follow(world: World, cursor: Cursor, port: Port, reached: Reach, ride: Ride)
     mac = ride.frame.destination
     arrival = next((each for each in reached.arrivals if each.port.link.mac == mac), None)
     arrival = arrival or next((each for each in reached.arrivals if each.up), None)
-    if arrival is None and not reached.unseen and len(reached.arrivals) == 1:
+    lost = reached.obstacle(mac=mac)
+    # Its owner cut off is the loss, not a copy that somebody else throws away.
+    if arrival is None and lost is None and not reached.unseen and len(reached.arrivals) == 1:
         arrival = reached.arrivals[0]
     if arrival is not None:
         return go(world, cursor, replace(ride, goal=arrival.port, todo=arrival.crossings))
-    lost = reached.obstacle(mac=mac)
     if lost is None and reached.unseen:
         unseen = reached.unseen[0]
         text = f"the packet leaves {cursor.space.title} by {port.link.name}"
