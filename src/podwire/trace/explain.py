@@ -7,6 +7,7 @@ UNEXPLAINED inside a namespace. What was not watched or read never counts as see
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,8 @@ def _unknown(world: World, trace: Trace, aligned: Alignment, observation: Observ
 
 def _lost(world: World, trace: Trace, aligned: Alignment, observation: Observation) -> Trace:
     """Predicted as lost and lost: at the same place?"""
+    if aligned.sent.errno == errno.ENOBUFS:  # a full queue or table is no state that was read
+        return losses.unpredicted(world, trace, aligned, observation)
     off = _off(aligned)
     unsent = aligned.outcome == UNSENT
     nothing_predicted = all(

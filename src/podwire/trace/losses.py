@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,13 @@ def told_by_itself(aligned: Alignment) -> bool:
     """Whether the complaint is the sender's own kernel's."""
     ip = aligned.home[0].frame.ip if aligned.home else None
     return ip is not None and ip.innermost.source == ip.innermost.destination
+
+
+NO_ROOM = (
+    "; the queue of its link is full, or the neighbour table, which is one for all namespaces of a "
+    "machine (net.ipv4.neigh.default.gc_thresh3 of its first namespace)"
+)
+"""What ENOBUFS means (net_xmit_errno in include/linux/netdevice.h, __neigh_create)."""
 
 
 def refusal(aligned: Alignment) -> str:
@@ -87,6 +95,8 @@ def unpredicted(world: World, trace: Trace, aligned: Alignment, observation: Obs
     trace = replace(trace, faults=(*guesses, *notes), confidence="possible")
     if aligned.outcome == UNSENT:
         text = f"{trace.source.title} could not send: {aligned.sent.reason}"
+        if aligned.sent.errno == errno.ENOBUFS:
+            text += NO_ROOM
         return _unexplained(trace, text)
     last, following = last_seen(aligned), _following(aligned)
     if aligned.outcome == REFUSED:

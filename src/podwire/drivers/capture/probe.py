@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from podwire.trace.probe import Series
 
 IP_MTU_DISCOVER = 10
+IP_RECVERR = 11
+"""Without it the kernel keeps to itself that a queue or its table of neighbours is full."""
 PMTUDISC_PROBE = 3
 """Set the *don't fragment* bit and do not heed path MTUs learnt before: each probe learns anew."""
 PMTUDISC_OMIT = 5
@@ -78,6 +80,7 @@ class Prober:
         attach(self._sender, _nothing())
         discover = PMTUDISC_PROBE if series.df else PMTUDISC_OMIT
         self._sender.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
+        self._sender.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         if series.ttl is not None:
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, series.ttl)
         # As much as one probe and its fragments take.
@@ -100,11 +103,18 @@ class Prober:
         series = self.series
         datagram = series.protocol is Protocol.UDP
         data = series.payload(number) if datagram else series.segment(number)
+        to = (str(series.destination), series.port if datagram else 0)
         now = time.time_ns()
         try:
-            self._sender.sendto(data, (str(series.destination), series.port if datagram else 0))
+            with suppress(OSError):  # may be what an ICMP error says of an earlier probe
+                return self._sent_now(number, data, to, now)
+            return self._sent_now(number, data, to, now)
         except OSError as error:
             return _refused(number, error)
+
+    def _sent_now(self, number: int, data: bytes, to: tuple[str, int], now: int) -> Sent:
+        assert self._sender is not None
+        self._sender.sendto(data, to)
         self._sent.append(number)
         return Sent(probe=number, time_ns=now)
 
