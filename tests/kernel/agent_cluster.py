@@ -87,6 +87,9 @@ class AgentNode:
             "datastore": json.dumps(told(self.datastore)),
             "agentSocket": self.socket,
             "spoolDir": str(self.folder / f"{self.netns}.spool"),
+            "birdConfig": str(self.folder / f"{self.netns}.bird.conf"),
+            "birdSocket": str(self.folder / f"{self.netns}.bird.ctl"),
+            "secretsDir": str(self.folder / f"{self.netns}.secrets"),
             "resyncPeriod": "1s",
             **self.settings,
         }
