@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from podwire.cli.main import podwire
 from podwire.drivers.store.sqlite import SQLiteStore
-from podwire.errors import PodwireError
+from podwire.errors import BadInput, PodwireError
 from podwire.model import codec, keys
 from podwire.model.bgp import BGPPeer, NextHopMode, SecretKey
 from podwire.model.bgpcodec import parse_peer_address
@@ -358,3 +358,11 @@ def test_nothing_of_a_configuration_is_lost_by_showing_and_applying_it(shell: Sh
         "nodeToNodeMeshEnabled": False,
         "listenPort": 1179,
     }
+
+
+@pytest.mark.parametrize("way", ["netns:vms101", "pid:1", "local", "agent:/run/a.sock", "vms101"])
+def test_routes_are_asked_of_nodes_with_a_configuration_of_their_own(
+    shell: Shell, way: str
+) -> None:
+    with pytest.raises(BadInput, match="leads to no other host"):
+        shell.run("bgp", "routes", "--node", way)

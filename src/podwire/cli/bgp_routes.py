@@ -17,6 +17,7 @@ from podwire.drivers.bird.observe import list_routes, observe
 from podwire.drivers.config import load_agent_config
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.transport import parse_transport
+from podwire.errors import BadInput
 from podwire.model.addressing import parse_network
 
 if TYPE_CHECKING:
@@ -25,10 +26,17 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPNetwork
     from podwire.model.config import AgentConfig
 
+HOSTS = frozenset({"ssh", "exec"})
+"""Ways to a node with files of its own."""
+
 
 @click.command("routes")
 @config_option
-@click.option("--node", metavar="WAY", help="Ask another node: ssh:HOST, exec:NAMESPACE/POD …")
+@click.option(
+    "--node",
+    metavar="WAY",
+    help="Let podwire on another node say it: ssh:HOST or exec:NAMESPACE/POD[/CONTAINER].",
+)
 @click.option("--prefix", metavar="CIDR", help="Only what lies in this network, or covers it.")
 @click.option("-o", "--output", "format", type=click.Choice(["json", "yaml"]))
 def routes_command(
@@ -53,6 +61,13 @@ def routes_command(
 
 
 def _ask_there(way: str, prefix: str | None, format: str | None) -> int:
+    if way.partition(":")[0] not in HOSTS:
+        # A namespace of this host has other routes, and the same configuration: this node's BIRD.
+        raise BadInput(
+            f"--node {way!r} leads to no other host with a configuration of its own",
+            fix="write ssh:HOST or exec:NAMESPACE/POD[/CONTAINER];"
+            " in a lab: podwire lab node NODE -- podwire bgp routes",
+        )
     words = ["podwire", "bgp", "routes"]
     words += ["--prefix", prefix] if prefix else []
     words += ["-o", format] if format else []
