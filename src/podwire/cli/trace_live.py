@@ -246,7 +246,7 @@ def _observe(
     if start not in spaces:
         raise Forbidden(f"the sender cannot be entered: {NOT_ENTERED}")
     path = next(each for each in trace.paths if each.direction is Direction.FORWARD)
-    packet = path.hops[0].packet
+    packet = path.made
     series = new_series(packet.source, packet.destination, trace.flow)
     places = [
         (hop.inode, hop.where.interface, hop.side) for each in trace.paths for hop in each.hops

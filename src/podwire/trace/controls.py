@@ -80,14 +80,14 @@ def _seen(path: Path) -> list[Hop]:
 
 def _same_ends(world: World, trace: Trace) -> Iterable[Planned]:
     forward = next(each for each in trace.paths if each.direction is Direction.FORWARD)
-    first = forward.hops[0]
+    made = forward.made
 
     def planned(kind: ControlKind, flow: Flow) -> Planned:
         return Planned(
             kind=kind,
-            inode=first.inode,
-            source=first.packet.source,
-            destination=first.packet.destination,
+            inode=forward.hops[0].inode,
+            source=made.source,
+            destination=made.destination,
             flow=flow,
         )
 

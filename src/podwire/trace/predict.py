@@ -87,7 +87,9 @@ def _there(world: World, start: End, goal: End, flow: Flow) -> tuple[Path, ...]:
         length=flow.length,
         df=flow.df,
     )
-    return walk(world, Cursor(space=space, packet=packet))
+    return tuple(
+        replace(path, sent=packet) for path in walk(world, Cursor(space=space, packet=packet))
+    )
 
 
 def _refuse_other_family(start: End, goal: End) -> None:
@@ -138,8 +140,7 @@ def _back(world: World, there: tuple[Path, ...]) -> tuple[Path, ...]:
         ttl = space.default_ttl(packet.source.version)
         answer = replace(packet.answer(length), ttl=ttl, df=False)
         begin = Cursor(space=space, packet=answer, direction=Direction.RETURN, heard=path.heard)
-        sent = path.hops[0].packet
-        found += [_recognized(each, sent) for each in walk(world, begin)]
+        found += [_recognized(each, path.made) for each in walk(world, begin)]
     found += [path.complaint for path in there if _is_refused(path) and path.complaint is not None]
     return tuple(replace(path, branch=number) for number, path in enumerate(found))
 

@@ -279,6 +279,13 @@ class Path:
     """Inode of the namespace that had it then."""
     complaint: Path | None = None
     """The way of what is sent back about the loss: an ICMP error or a reset; None: nothing is."""
+    sent: Packet | None = None
+    """The packet as a program sends it; rules at output may translate it before its first link."""
+
+    @property
+    def made(self) -> Packet:
+        """The packet before anything happened to it."""
+        return self.hops[0].packet if self.sent is None else self.sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
