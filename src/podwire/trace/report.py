@@ -107,7 +107,7 @@ def _time_to_live(trace: Trace) -> list[str]:
 
 def _at(trace: Trace) -> str:
     faults = [fault for fault in trace.faults if fault.severity == "error"]
-    if not faults:
+    if not faults or faults[0].where.netns is None:
         return ""
     where = faults[0].where
     link = f" {where.interface}" if where.interface else ""
