@@ -493,22 +493,3 @@ def test_addresses_are_ends() -> None:
     assert trace.disposition is Disposition.DELIVERED_AND_ANSWERED
     assert trace.source.pod == "web-0"
     assert trace.destination.node == "vms105"
-
-
-def test_between_the_families_there_is_no_packet() -> None:
-    with pytest.raises(BadInput, match="no IPv6 address"):
-        predict(story().states(), WEB, "fd00::1")
-
-
-def test_a_link_local_address_of_ipv4_is_routed_as_any_other() -> None:
-    trace = predict(story().states(), WEB, "169.254.169.254")
-    assert trace.disposition is Disposition.NO_ROUTE
-    assert trace.paths[0].hops[-1].where.node != "demo/web-0"
-
-
-def test_a_broadcast_of_a_node_is_not_modelled() -> None:
-    network = story()
-    network["vms103"].route("192.168.26.255/32", kind=RouteKind.BROADCAST, dev="ens32")
-    trace = predict(network.states(), "vms103", "192.168.26.255")
-    assert trace.disposition is Disposition.INSUFFICIENT_INFO
-    assert "broadcast: not modelled" in trace.summary
