@@ -22,9 +22,12 @@ BENCHMARKS = {
     "memory": ("bench.memory", "memory of an idle agent"),
     "bundles": ("bench.bundles", "a bundle of 50 nodes with 100 pods"),
     "trace": ("bench.traces", "traces: predicted, probed, broken, and beside a TCP stream"),
+    "bgp": ("bench.bgp", "BIRD with 1,000 peers and 5,000 blocks, and its memory"),
+    "sessions": ("bench.sessions", "a full mesh of 50 BIRDs"),
+    "mesh": ("bench.meshes", "labs of 3, 20 and 50 nodes: BIRD's routes and the agents'"),
     "lab": ("bench.labs", "lab up with 3 and 20 nodes"),
 }
-NEEDS_NO_WORLD = {"ipam", "lab", "bundles"}
+NEEDS_NO_WORLD = {"ipam", "lab", "bundles", "mesh"}
 FULL_ROUNDS = 10
 QUICK_ROUNDS = 3
 

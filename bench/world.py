@@ -93,10 +93,13 @@ class Agent:
         self.datastore = folder / "datastore.db"
         self.socket = Path("/run") / f"{host.name}.sock"
         self.spool = folder / "spool"
+        self.bird_config = folder / "bird.conf"
+        self.bird_socket = Path("/run") / f"{host.name}.ctl"
         self._config = folder / "podwire.yaml"
         self._config.write_text(
             f"datastore: {{type: sqlite, path: {self.datastore}}}\n"
             f"agentSocket: {self.socket}\nspoolDir: {self.spool}\nresyncPeriod: {resync}\n"
+            f"birdConfig: {self.bird_config}\nbirdSocket: {self.bird_socket}\n"
         )
         self._log = folder / "agent.log"
 
