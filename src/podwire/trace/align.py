@@ -102,7 +102,8 @@ def align(world: World, paths: tuple[Path, ...], observation: Observation) -> Al
 
 
 def _outcome(observation: Observation, sent: Sent) -> str:
-    if sent.errno is not None:
+    # What a cable drops at its other end is told to the sender, too (veth_xmit): it has left.
+    if sent.errno is not None and not observation.of(Role.REQUEST, sent.probe):
         return UNSENT
     home = [
         each

@@ -204,10 +204,10 @@ def _unknown(world: World, trace: Trace, aligned: Alignment, observation: Observ
 
 def _lost(world: World, trace: Trace, aligned: Alignment, observation: Observation) -> Trace:
     """Predicted as lost and lost: at the same place?"""
-    if aligned.sent.errno == errno.ENOBUFS:  # a full queue or table is no state that was read
+    unsent = aligned.outcome == UNSENT
+    if unsent and aligned.sent.errno == errno.ENOBUFS:  # a full queue is no state that was read
         return losses.unpredicted(world, trace, aligned, observation)
     off = _off(aligned)
-    unsent = aligned.outcome == UNSENT
     nothing_predicted = all(
         hop.where.interface is None
         for path in aligned.paths
