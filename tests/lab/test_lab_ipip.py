@@ -25,19 +25,27 @@ def _kernel() -> None:
     require_ipip()
 
 
+def routing() -> str:
+    """BIRD's where there is one: the agents' routes under IPIP are those of the fault tests."""
+    return "agent" if find_program() is None else "bird"
+
+
 def test_all_pairs_of_two_subnets() -> None:
-    lab = make_warm_lab("--nodes", "4", "--encapsulation", "ipip", "--subnets", "2")
+    words = ("--nodes", "4", "--encapsulation", "ipip", "--subnets", "2", "--routing", routing())
+    lab = make_warm_lab(*words)
     try:
         check_mesh(lab, "ipip", 2, each=2)
+        # CrossSubnet: plain to the neighbour, through the tunnel behind the router.
+        routes = [line for line in lab.on("vms100", "ip route").splitlines() if "via" in line]
+        ways = {word: line for line in routes for word in line.split() if word.endswith("/26")}
+        assert sorted("tunl0" in line for line in ways.values()) == [False, True, True]
     finally:
         lab.run("down")
 
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[Lab]:
-    # With BIRD: the routes of the other test are the agents'.
-    routing = "agent" if find_program() is None else "bird"
-    lab = make_warm_lab("--encapsulation", "auto", "--routing", routing)
+    lab = make_warm_lab("--encapsulation", "auto", "--routing", routing())
     lab.run("apply", "-f", str(test_lab_story.EXAMPLES / "story-pods.yaml"))
     yield lab
     lab.run("down")
@@ -74,8 +82,14 @@ def test_bird_has_learnt_them(story: Lab) -> None:
 
 def test_the_ping_is_the_storys_and_crosses_in_ipip(story: Lab) -> None:
     before = out_of_the_tunnel(story)
+    wire = "tcpdump -l -n -p -c 3 -i ens32 'ip proto 4' > /tmp/wire 2> /tmp/wire.err &"
+    story.on("vms105", f"{wire} until grep -q listening /tmp/wire.err; do sleep 0.1; done")
     test_lab_story.test_the_ping(story)
     assert out_of_the_tunnel(story) >= before + 3
+    seen = story.on(
+        "vms105", "until [ $(grep -c IP /tmp/wire) = 3 ]; do sleep 0.1; done; cat /tmp/wire"
+    )
+    assert seen.count("192.168.26.103 > 192.168.26.105: IP 10.244.38.") >= 1
 
 
 def out_of_the_tunnel(lab: Lab) -> int:
