@@ -14,7 +14,7 @@ from podwire.errors import BadInput, PodwireError
 COMMANDS = {
     "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
     "apply": ("podwire.cli.editing", "Create or change resources from a file."),
-    "bgp": ("podwire.cli.bgp", "BIRD's routes beside the kernel's."),
+    "bgp": ("podwire.cli.bgp", "BGP: BIRD's routes, who writes routes, reflectors."),
     "collect": ("podwire.cli.collect", "Save the network state of this host in a bundle."),
     "create": ("podwire.cli.editing", "Create resources from a file."),
     "datastore": ("podwire.cli.datastore", "Look into the datastore; move it elsewhere."),
@@ -22,7 +22,7 @@ COMMANDS = {
     "get": ("podwire.cli.resources", "Show resources."),
     "ipam": ("podwire.cli.ipam", "Address pools, blocks and allocations: show, check, mend."),
     "lab": ("podwire.cli.lab", "Several nodes on this machine, to try, test and learn."),
-    "node": ("podwire.cli.node", "This node's BGP sessions, and why one is down."),
+    "node": ("podwire.cli.node", "This node: its BGP sessions; install and uninstall."),
     "label": ("podwire.cli.editing", "Label a resource."),
     "netns": ("podwire.cli.netns", "Network namespaces: list, add, delete, exec."),
     "patch": ("podwire.cli.editing", "Change fields of a resource."),
