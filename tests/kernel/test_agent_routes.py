@@ -105,7 +105,7 @@ def test_routing_by_bird_is_not_served_and_says_so(make_cluster: Make) -> None:
     one.begin()
     status = until("a reason", lambda: _because(one, "BIRD"))
     assert not status["ready"]
-    assert one.routes() == {}
+    assert set(one.routes().values()) <= {"blackhole"}  # its own block may be claimed already
 
 
 def test_two_nodes_with_one_address_are_refused(make_cluster: Make) -> None:

@@ -22,6 +22,7 @@ from podwire.model.bgp import SecretKey
 from podwire.model.bgpfilter import BGPFilter, FilterAction, FilterRule
 from podwire.model.pool import Mode
 from podwire.model.resource import Metadata
+from tests.fakes.awaiting import wait_until
 from tests.kernel.agent_cluster import run, until
 from tests.kernel.bird_pair import HERE, WEDGED, Bird, source, wire
 
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.timeout(180)
 
 OURS, WRONG = SecretKey(name="bgp", key="ours"), SecretKey(name="bgp", key="wrong")
 PASSWORDS = {OURS: "correct horse", WRONG: "battery staple"}
+PATIENCE_S = 120.0
 DENY = FilterRule(action=FilterAction.REJECT)
 FILTERS = (
     BGPFilter(metadata=Metadata(name="deny-in"), import4=(DENY,)),
@@ -213,23 +215,22 @@ def test_each_ailment_has_its_reason_and_a_healthy_session_none(here: Bird) -> N
     wanted[FORGOTTEN.protocol] = Why.NOT_CONFIGURED
     assert {*wanted.values(), *ELSEWHERE} == set(Why)
     found: dict[str, Reason] = {}
+    """The right ones; not all are told at every look: a session that flaps is up for a moment, the
+    queue of the host that hangs is full after some attempts, and who signs may call rarely."""
+    latest: dict[str, Reason] = {}
 
     def agrees() -> bool:
-        # The queue of the host that hangs is full after some attempts; then it is silent.
-        hanging = found.get(HANGING)
-        found.clear()
-        found.update(reasons(here))
-        if hanging is not None and hanging.why is Why.HOLD_TIMER:
-            found[HANGING] = hanging
-        return {name: reason.why for name, reason in found.items()} == wanted
+        latest.clear()
+        latest.update(reasons(here))
+        assert latest.keys() <= wanted.keys(), latest  # nothing is wrong with a healthy session
+        found.update({n: r for n, r in latest.items() if r.why is wanted[n]})
+        return found.keys() == wanted.keys()
 
-    def shown() -> str:
-        differing = {n: r for n, r in found.items() if wanted.get(n) is not r.why}
-        return "\n".join(
-            [*map(str, differing.items()), f"absent: {wanted.keys() - found.keys()}", here.log()]
-        )
-
-    until("every reason", agrees, shown)
+    try:
+        wait_until(agrees, PATIENCE_S)
+    except AssertionError:
+        absent = wanted.keys() - found.keys()
+        pytest.fail("\n".join([*(f"{n}: {latest.get(n)}" for n in absent), here.log()]))
     assert all(reason.sentence and reason.fix for reason in found.values())
     said = {name: reason.describe() for name, reason in found.items()}
     assert "has another password" in said["peer17"]
