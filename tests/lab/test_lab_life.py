@@ -46,24 +46,39 @@ def keeper_of(lab: Lab) -> int:
     return int(line.split()[1])
 
 
-def namespaces_held() -> set[int]:
-    """Network namespaces some process is in, as far as we may see."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/ns/net"):
+def below(keeper: int) -> set[tuple[int, str]]:
+    """Number and start of a keeper and of all processes under it; they hold its namespaces.
+
+    Other labs come and go meanwhile, and the kernel gives numbers of namespaces out again.
+    """
+    parents, starts = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            found.add(path.stat().st_ino)
+            fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-    return found
+        if fields[0] != "Z":
+            parents[int(path.parent.name)] = int(fields[1])
+            starts[int(path.parent.name)] = fields[19]
+    found = {keeper} & parents.keys()
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {(pid, starts[pid]) for pid in found}
+
+
+def alive(processes: set[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those of them that are still there."""
+    return {each for each in processes if each in below(each[0])}
 
 
 def test_down_leaves_nothing(lab: Lab) -> None:
-    before = namespaces_held()
     lab.apply(pods_manifest(["vms100", "vms101"], 1))
     assert processes_of(lab)
+    inside = below(keeper_of(lab))
+    assert len(inside) > 4  # two nodes' agents, two pods
     lab.run("down")
     assert processes_of(lab) == set()
-    assert namespaces_held() <= before
+    assert alive(inside) == set()
     assert (
         lab.name
         not in subprocess.run(
