@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from podwire.cli.lazygroup import LazyGroup
 
 COMMANDS = {
     "up": ("podwire.cli.lab_up", "Make a lab and start it."),
@@ -29,26 +29,11 @@ COMMANDS = {
 """Name → module that holds a click command `<name>_command`, and help; as one first uses them."""
 
 
-class LabGroup(click.Group):
-    """Imports a sub-command when it is used: making a lab needs much, asking for help little."""
+class LabGroup(LazyGroup):
+    """The table above: making a lab needs much, asking for help little."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of a first use."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command; None when there is none of that name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command = getattr(module, f"{cmd_name}_command")
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table above, importing none of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+    table = COMMANDS
+    suffix = "_command"
 
 
 @click.group(cls=LabGroup)

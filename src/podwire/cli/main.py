@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import NoReturn
 
 import click
 
 from podwire import __version__
+from podwire.cli.lazygroup import LazyGroup
 from podwire.errors import BadInput, PodwireError
 
 COMMANDS = {
@@ -22,9 +22,9 @@ COMMANDS = {
     "get": ("podwire.cli.resources", "Show resources."),
     "ipam": ("podwire.cli.ipam", "Address pools, blocks and allocations: show, check, mend."),
     "lab": ("podwire.cli.lab", "Several nodes on this machine, to try, test and learn."),
-    "node": ("podwire.cli.node", "This node: its BGP sessions; install and uninstall."),
     "label": ("podwire.cli.editing", "Label a resource."),
     "netns": ("podwire.cli.netns", "Network namespaces: list, add, delete, exec."),
+    "node": ("podwire.cli.node", "This node: its BGP sessions; install and uninstall."),
     "patch": ("podwire.cli.editing", "Change fields of a resource."),
     "replace": ("podwire.cli.editing", "Replace resources from a file."),
     "trace": ("podwire.cli.trace", "The way of a packet from one pod to another."),
@@ -36,29 +36,13 @@ USAGE_ERROR = 64
 OWN_FAILURE = 70
 
 
-class LazyGroup(click.Group):
-    """A group that imports a sub-command when it is used, so that `--help` stays quick."""
+class Root(LazyGroup):
+    """The table above."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in alphabetical order."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command; None when there is none of that name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command = getattr(module, cmd_name.replace("-", "_"))
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table above, importing none of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+    table = COMMANDS
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="podwire")
 def podwire() -> None:
     """A layer-3 pod network for Linux that explains itself."""

@@ -1,0 +1,35 @@
+"""Groups of commands that are imported only when they are run, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+from typing import ClassVar
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-commands stand in a table; shown in the table's order."""
+
+    table: ClassVar[dict[str, tuple[str, str]]]
+    """Name → module that holds the click command, and help."""
+    suffix: ClassVar[str] = ""
+    """What the command's name in its module has behind its own (dashes as underscores)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the table's order."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command; None when there is none of that name."""
+        if cmd_name not in self.table:
+            return None
+        module = importlib.import_module(self.table[cmd_name][0])
+        command = getattr(module, cmd_name.replace("-", "_") + self.suffix)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, importing none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
