@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import select
 import socket
 import subprocess
@@ -32,7 +31,7 @@ from podwire.trace.walk import walk
 from podwire.trace.world import Port, World
 from tests.kernel.trace_bridge_rulesets import MACS, below_ip
 from tests.kernel.trace_packets import build, parse
-from tests.kernel.trace_rulesets import random_ruleset
+from tests.kernel.trace_rulesets import load_accepted, random_ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,20 +246,6 @@ class Trial:
                 states.append(replace(quiet, sockets=Missing("any answer will do")))
         return World(states)
 
-    def load(self, text: str) -> str:
-        """Load a rule set; rules that contradict themselves, which nft refuses, are left out."""
-        for _ in range(30):
-            done = self.run_there(["nft", "-f", "-"], text)
-            if done.returncode == 0:
-                return text
-            refused = {int(each) for each in re.findall(r"stdin:(\d+):", done.stderr)}
-            lines = text.split("\n")
-            kept = [line for number, line in enumerate(lines, start=1)
-                    if number not in refused or not line.startswith("    ")]  # fmt: skip
-            assert len(kept) < len(lines), done.stderr + text
-            text = "\n".join(kept)
-        raise AssertionError(text)
-
     def run_there(self, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["ip", "netns", "exec", "sw", *command],
@@ -272,7 +257,7 @@ class Trial:
         self.filtered = dice.choice("01")
         settings = [f"net.bridge.bridge-nf-call-ip{v}tables={self.filtered}" for v in ("", "6")]
         assert self.run_there(["sysctl", "-qw", *settings]).returncode == 0
-        text = self.load(f"{ip}\n{below_ip(dice)}")
+        text = load_accepted("sw", f"{ip}\n{below_ip(dice)}", tries=30)
         world = self.world()
         for count in range(PACKETS):
             shot = random_shot(dice, seed * PACKETS + count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +20,7 @@ from podwire.trace.schema import Direction, Disposition, Path
 from podwire.trace.walk import walk
 from podwire.trace.world import Port, World
 from tests.kernel.trace_packets import Wire, addresses
-from tests.kernel.trace_rulesets import random_ruleset
+from tests.kernel.trace_rulesets import load_accepted, random_ruleset
 
 if TYPE_CHECKING:
     from podwire.model.kernelstate import KernelState
@@ -123,25 +122,8 @@ class Trial:
                 states.append(replace(quiet, sockets=Missing("any answer will do")))
         return World(states)
 
-    def load(self, text: str) -> str:
-        """Load a rule set; rules that contradict themselves, which nft refuses, are left out."""
-        for _ in range(20):
-            done = subprocess.run(
-                ["ip", "netns", "exec", "r", "nft", "-f", "-"],
-                input=text, text=True, capture_output=True, check=False,
-            )  # fmt: skip
-            if done.returncode == 0:
-                return text
-            refused = {int(each) for each in re.findall(r"stdin:(\d+):", done.stderr)}
-            lines = text.split("\n")
-            kept = [line for number, line in enumerate(lines, start=1)
-                    if number not in refused or not line.startswith("    ")]  # fmt: skip
-            assert len(kept) < len(lines), done.stderr + text
-            text = "\n".join(kept)
-        raise AssertionError(text)
-
     def run(self, dice: random.Random, seed: int) -> None:
-        text = self.load(random_ruleset(dice))
+        text = load_accepted("r", random_ruleset(dice), tries=20)
         world = self.world()
         for count in range(PACKETS):
             number = seed * PACKETS + count

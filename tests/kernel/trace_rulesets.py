@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -262,3 +264,21 @@ def random_ruleset(dice: Dice) -> str:
 
 def chain(name: str, head: str, body: list[str]) -> list[str]:
     return [f"  chain {name} {{ {head}", *(f"    {rule}" for rule in body), "  }"]
+
+
+def load_accepted(namespace: str, text: str, *, tries: int) -> str:
+    """Load a rule set; rules that contradict themselves, which nft refuses, are left out."""
+    for _ in range(tries):
+        done = subprocess.run(
+            ["ip", "netns", "exec", namespace, "nft", "-f", "-"],
+            input=text, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            return text
+        refused = {int(each) for each in re.findall(r"stdin:(\d+):", done.stderr)}
+        lines = text.split("\n")
+        kept = [line for number, line in enumerate(lines, start=1)
+                if number not in refused or not line.startswith("    ")]  # fmt: skip
+        assert len(kept) < len(lines), done.stderr + text
+        text = "\n".join(kept)
+    raise AssertionError(text)
