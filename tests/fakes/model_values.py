@@ -121,6 +121,7 @@ ENDPOINTS = st.builds(
     mac=TEXTS,
     addresses=st.lists(INTERFACES, max_size=2).map(tuple),
     profiles=st.lists(TEXTS, max_size=2).map(tuple),
+    allowed_source_prefixes=st.lists(NETWORKS, max_size=2).map(tuple),
 )
 CLUSTERS = st.builds(
     ClusterInformation,

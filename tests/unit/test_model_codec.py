@@ -96,6 +96,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
             "profiles": ["kns.default", "ksa.default.default"],
             "interfaceName": "cali0d7763386da",
             "mac": "02:00:00:00:00:01",
+            "allowSpoofedSourcePrefixes": ["198.51.100.0/24"],
         },
     },
     "/calico/ipam/v2/host/node-1/ipv4/block/192.168.221.64-26": {
@@ -165,6 +166,7 @@ def test_what_calico_wrote_means_what_it_means_there() -> None:
     assert isinstance(endpoint, WorkloadEndpoint)
     assert endpoint.title == "default/web-0"
     assert endpoint.addresses == (ip_interface("192.168.221.65/32"),)
+    assert endpoint.allowed_source_prefixes == (ip_network("198.51.100.0/24"),)
     assert affinity == Affinity(
         node="node-1", block=ip_network("192.168.221.64/26"), state=AffinityState.CONFIRMED
     )

@@ -211,6 +211,10 @@ def decode_endpoint(key: str, wire: Wire) -> WorkloadEndpoint:
         mac=spec.text("mac"),
         addresses=addresses,
         profiles=spec.texts("profiles"),
+        allowed_source_prefixes=tuple(
+            spec.parse(f"allowSpoofedSourcePrefixes[{n}]", text, parse_interface).network
+            for n, text in enumerate(spec.texts("allowSpoofedSourcePrefixes"))
+        ),
     )
 
 
@@ -327,6 +331,8 @@ def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
     lay(spec, "profiles", list(endpoint.profiles), absent=[])
     lay(spec, "interfaceName", endpoint.interface, absent="")
     lay(spec, "mac", endpoint.mac, absent="")
+    prefixes = [str(prefix) for prefix in endpoint.allowed_source_prefixes]
+    lay(spec, "allowSpoofedSourcePrefixes", prefixes, absent=[])
     return wire
 
 

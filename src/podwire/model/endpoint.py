@@ -10,7 +10,7 @@ from podwire.model.link import INTERFACE_PREFIX
 from podwire.model.resource import Stored
 
 if TYPE_CHECKING:
-    from podwire.model.addressing import IPInterface
+    from podwire.model.addressing import IPInterface, IPNetwork
     from podwire.model.resource import Metadata
 
 KUBERNETES = "k8s"
@@ -52,6 +52,8 @@ class WorkloadEndpoint(Stored):
     addresses: tuple[IPInterface, ...]
     """Each a /32 or /128."""
     profiles: tuple[str, ...] = ()
+    allowed_source_prefixes: tuple[IPNetwork, ...] = ()
+    """Besides its own addresses, where FelixConfiguration allows it (workloadSourceSpoofing)."""
 
     @property
     def title(self) -> str:

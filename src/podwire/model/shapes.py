@@ -161,7 +161,7 @@ ENDPOINT_SPEC = Object(
         ),
         "mac": MAC,
         "ports": ANYTHING,
-        "allowSpoofedSourcePrefixes": ANYTHING,
+        "allowSpoofedSourcePrefixes": ListOf(Text(parse_interface, empty=False)),
         "qosControls": ANYTHING,
     },
     needed=("node", "orchestrator"),
