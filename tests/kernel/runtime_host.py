@@ -22,6 +22,7 @@ import grpc
 import pytest
 
 from podwire.cni.install import SCRIPT
+from podwire.model.cnidemand import CAPABILITIES
 from tests.fakes.cni_programs import c_program
 from tests.fakes.cri.client import CRI
 from tests.kernel.agent_cluster import run, until
@@ -182,6 +183,7 @@ class RuntimeHost:
             "type": "podwire",
             "agentSocket": self.node.socket,
             "spoolDir": str(self.node.folder / f"{self.name}.spool"),
+            "capabilities": dict.fromkeys(CAPABILITIES, True),
         }
         network = {
             "cniVersion": "1.0.0",

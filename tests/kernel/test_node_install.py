@@ -71,6 +71,7 @@ def test_all_is_put_there_and_taken_back(host: Host) -> None:
     network = json.loads((host.folder / "net.d/10-podwire.conflist").read_text())
     assert [plugin["type"] for plugin in network["plugins"]] == ["podwire", "portmap"]
     assert network["plugins"][0]["agentSocket"] == host.node.socket
+    assert network["plugins"][0]["capabilities"]["io.kubernetes.cri.pod-annotations"] is True
     unit = (host.folder / "etc/systemd/system/podwire-agent.service").read_text()
     assert f"agent --config {host.node.config()}" in unit
     again = host.install()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
@@ -22,12 +22,12 @@ from podwire.errors import (
 from podwire.model.cni import (
     FRAME_LIMIT,
     NETNS_ERROR,
+    NO_DEMAND,
     STDIN_LIMIT,
     VERSIONS,
     Answer,
     Call,
     CallRefused,
-    Code,
     Command,
     Pod,
     Request,
@@ -73,25 +73,29 @@ def test_a_plain_add_is_understood() -> None:
     request = parse_call(call())
     assert request.command is Command.ADD
     assert request.key.handle == "pods.0a1b2c"
-    assert (request.netns, request.pod, request.address) == ("/run/netns/x", None, None)
+    assert (request.netns, request.pod, request.demand) == ("/run/netns/x", None, NO_DEMAND)
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_pod_is_found_in_arguments_of_any_order(order: int) -> None:
-    parts = [
-        "K8S_POD_NAMESPACE=demo",
-        "K8S_POD_NAME=web-0",
-        "K8S_POD_UID=1",
-        "IgnoreUnknown=1",
-        "Extra=2",
-    ]
-    request = parse_call(call(CNI_ARGS=";".join(parts[::order])))
-    assert request.pod == Pod(namespace="demo", name="web-0")
+ARGUMENTS = {
+    "K8S_POD_NAMESPACE": "demo",
+    "K8S_POD_NAME": "web-0",
+    "K8S_POD_INFRA_CONTAINER_ID": "0a1b2c",
+    "K8S_POD_UID": "1",
+    "IgnoreUnknown": "1",
+}
+unknown_arguments = st.dictionaries(
+    st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True).filter(
+        lambda key: key not in {*ARGUMENTS, "IP", "MAC"}
+    ),
+    st.text(st.characters(codec="ascii", exclude_characters=";\0"), max_size=9),
+    max_size=3,
+)
 
 
-def test_an_address_may_be_asked_for() -> None:
-    assert parse_call(call(CNI_ARGS="IP=10.1.0.9")).address == ip_address("10.1.0.9")
-    assert refused(CNI_ARGS="IP=10.1.0.900").code is Code.ENVIRONMENT
+@given(unknown_arguments.flatmap(lambda more: st.permutations([*(ARGUMENTS | more).items()])))
+def test_the_pod_is_found_in_arguments_of_any_order(parts: list[tuple[str, str]]) -> None:
+    text = ";".join(f"{key}={value}" for key, value in parts)
+    assert parse_call(call(CNI_ARGS=text)).pod == Pod(namespace="demo", name="web-0")
 
 
 def test_unknown_arguments_are_refused_unless_they_may_be_ignored() -> None:
@@ -229,6 +233,12 @@ def test_another_address_plugin_has_code_7(kind: object) -> None:
     assert (error.code, "ipam" in error.message) == (7, True)
 
 
+@pytest.mark.parametrize("command", ["DEL", "CHECK"])
+def test_what_is_asked_for_keeps_no_pod_from_going(command: str) -> None:
+    config = {**CONFIG, "ipam": {"type": "host-local"}, "mtu": "big", "prevResult": {}}
+    assert parse_call(call(config, CNI_COMMAND=command, CNI_ARGS="IP=x")).demand == NO_DEMAND
+
+
 @pytest.mark.parametrize("ipam", [{}, {"type": "podwire"}, {"type": ""}, None])
 def test_no_or_our_own_address_plugin_is_fine(ipam: object) -> None:
     assert parse_call(call({**CONFIG, "ipam": ipam})).config.name == "pods"
@@ -278,7 +288,10 @@ json_values = st.recursive(
     max_leaves=12,
 )
 fields = st.sampled_from(
-    ["cniVersion", "name", "ipam", "prevResult", "cni.dev/valid-attachments", "args", "type"]
+    [
+        *("cniVersion", "name", "ipam", "prevResult", "cni.dev/valid-attachments", "args", "type"),
+        *("runtimeConfig", "mtu", "container_settings"),
+    ]
 )
 variables = st.sampled_from(
     ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"]

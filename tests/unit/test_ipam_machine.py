@@ -50,7 +50,8 @@ class Machine(RuleBasedStateMachine):
         self.owner: dict[IPAddress, str] = {}
         self.doubtful: set[str] = set()
         """Handles whose last request crashed: they may have more, or fewer, than they know."""
-        self.given_up: dict[IPAddress, float] = {}
+        self.given_up: dict[IPAddress, tuple[float, str | None]] = {}
+        """When, and by whom where that is certain."""
 
     @rule(node=NODES, handle=HANDLES, crash=CRASHES)
     def assign(self, node: str, handle: str, crash: tuple[int, bool] | None) -> None:
@@ -159,7 +160,10 @@ class Machine(RuleBasedStateMachine):
         if got is None:
             return
         assert got.address not in self.owner
-        assert now - self.given_up.get(got.address, -COOLDOWN_S) >= COOLDOWN_S - 1
+        since, last = self.given_up.get(got.address, (-COOLDOWN_S, None))
+        # Only the pod that had it gets it back before its rest is over, and only when it asks.
+        returns = request.address is not None and last in {None, request.handle}
+        assert returns or now - since >= COOLDOWN_S - 1
         assert request.address in (None, got.address)
         self.owned[got.address] = got
         self.owner[got.address] = request.handle
@@ -188,9 +192,8 @@ class Machine(RuleBasedStateMachine):
             self.world.fake.recover()
 
     def _give_up(self, address: IPAddress) -> None:
-        self.owner.pop(address, None)
         self.owned.pop(address, None)
-        self.given_up[address] = self.world.clock.seconds
+        self.given_up[address] = (self.world.clock.seconds, self.owner.pop(address, None))
 
 
 class MachineWithoutBatch(Machine):

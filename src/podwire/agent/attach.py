@@ -17,6 +17,7 @@ from podwire.agent import sandbox
 from podwire.agent.compare import differences
 from podwire.agent.detach import detach, withdraw
 from podwire.agent.endpoints import NETWORK_ANNOTATION, LocalEndpoint
+from podwire.agent.predecessor import displace, free_address
 from podwire.boundary import Verb, Write
 from podwire.drivers import namespaces
 from podwire.drivers.netlink.session import Session
@@ -91,7 +92,7 @@ def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], boo
     world.spool.drain(lambda key: detach(world, key), only=request.key)
     with ExitStack() as doors, ExitStack() as undo:
         host = doors.enter_context(Session.open())
-        pod = sandbox.Pod(netns, request.interface)
+        pod = sandbox.Pod(netns, request.interface, forwarding=request.demand.forwarding)
         doors.callback(pod.close)
         if pod.has(request.interface):
             return adopt(world, request, pod)
@@ -201,6 +202,7 @@ def adopt(world: CNIWorld, request: Request, pod: sandbox.Pod) -> Attached:
 def make(world: CNIWorld, request: Request, rooms: Rooms, undo: ExitStack) -> Result:
     """Assign, write down, build; `undo` takes all of it back."""
     wanted = new_endpoint(world, request)
+    free_address(world, request)
     assigned, endpoint = take_address(world, request, wanted, rooms.host, undo)
     displace(world, request.key, endpoint, undo)
     # Known before its route exists: the loop deletes routes of ours that nobody asked for.
@@ -210,7 +212,7 @@ def make(world: CNIWorld, request: Request, rooms: Rooms, undo: ExitStack) -> Re
         host=endpoint.interface,
         inside=request.interface,
         mac=endpoint.mac,
-        mtu=world.mtu(),
+        mtu=request.demand.mtu or world.mtu(),
         alias=alias_of(request.key, endpoint.title),
         addresses=endpoint.addresses,
     )
@@ -251,9 +253,10 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
         pod="" if pod is None else pod.name,
         endpoint=request.interface,
         interface=host_interface(world, request),
-        mac=random_mac(),
+        mac=request.demand.mac or random_mac(),
         addresses=(),
         profiles=(request.config.name if pod is None else f"kns.{namespace}",),
+        allowed_source_prefixes=request.demand.sources,
     )
 
 
@@ -310,7 +313,8 @@ def take_address(
     asked = AssignRequest(
         handle=request.key.handle,
         attributes=attributes_of(world, wanted),
-        address=request.address,
+        address=request.demand.address,
+        pools=request.demand.pools,
         also=also,
         avoid=lambda address: address in used or sandbox.is_carried(host, address),
     )
@@ -337,32 +341,6 @@ def attributes_of(world: CNIWorld, endpoint: WorkloadEndpoint) -> dict[str, str]
         "pod": endpoint.pod or endpoint.container_id,
         "timestamp": f"{moment:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
     }
-
-
-def displace(
-    world: CNIWorld, key: AttachmentKey, endpoint: WorkloadEndpoint, undo: ExitStack
-) -> None:
-    """Take the host name over from an older container of the same pod.
-
-    Its veth goes on under another name until its own DEL, which finds it by its alias.
-
-    Raises:
-        InterfaceExists: the name belongs to something that is not an older container's veth.
-    """
-    for old in world.endpoints.all().values():
-        if old.key != key and old.endpoint.interface == endpoint.interface:
-            set_aside(old.key, endpoint.interface, undo)
-            undo.callback(world.endpoints.put, old)
-            world.endpoints.remove(old.key)
-
-
-def set_aside(key: AttachmentKey, name: str, undo: ExitStack) -> None:
-    """Rename a displaced container's host side, if it is still there under that name."""
-    with Session.open() as host:
-        link = sandbox.find_host_link(host, key.container_id, key.interface, name)
-    if link is not None and link.name == name:
-        undo.callback(sandbox.rename, link.index, name)
-        sandbox.rename(link.index, host_interface_of_attachment(key))
 
 
 def alias_of(key: AttachmentKey, title: str) -> str:

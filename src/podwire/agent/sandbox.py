@@ -82,8 +82,11 @@ class Pod:
     in the same visit: entering one takes a thread, which costs more than all that is done there.
     """
 
-    def __init__(self, descriptor: int, interface: str | None = None) -> None:
+    def __init__(
+        self, descriptor: int, interface: str | None = None, *, forwarding: bool = False
+    ) -> None:
         self.descriptor = descriptor
+        self._forwarding = "1" if forwarding else "0"
         self._changed: dict[str, str] = {}
         self._session = namespaces.call_in(descriptor, self._enter, interface)
 
@@ -91,19 +94,19 @@ class Pod:
         session = Session.open()
         try:
             if interface is not None and session.link(interface) is None:
-                self._close_forwarding()
+                self._set_forwarding()
         except BaseException:
             session.close()
             raise
         return session
 
-    def _close_forwarding(self) -> None:
+    def _set_forwarding(self) -> None:
         """A new namespace copies these from the first one, where a node has them on."""
         for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
             before = sysctl.read(name)
-            if before not in {None, "0"}:
+            if before not in {None, self._forwarding}:
                 self._changed[name] = str(before)
-                sysctl.write(name, 0)
+                sysctl.write(name, self._forwarding)
 
     def restore(self) -> None:
         """Undo what was made ready."""

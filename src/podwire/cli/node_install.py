@@ -22,6 +22,7 @@ from podwire.drivers import hostfiles
 from podwire.drivers.config import load_agent_config, parse_seconds
 from podwire.drivers.felix import find_felix
 from podwire.errors import AgentUnavailable, BadInput, InUse, PodwireError
+from podwire.model.cnidemand import CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,6 +177,8 @@ def conflist(settings: AgentConfig, name: str, version: str, chained: list[str])
         "type": PLUGIN,
         "agentSocket": settings.agent_socket,
         "spoolDir": settings.spool_dir,
+        # Runtimes pass only what a plugin declares; one that knows none of these passes nothing.
+        "capabilities": dict.fromkeys(CAPABILITIES, True),
     }
     others = [{"type": each, "snat": True, "capabilities": {"portMappings": True}}
               for each in chained[1:]]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from podwire.errors import AddressTaken, Conflict, InUse, NoPool, Stale
 from podwire.ipam.affinity import adoptable, free_blocks, walk_position
-from podwire.ipam.allocation import allocate, end_rest, first_free, ordinals_of
+from podwire.ipam.allocation import allocate, end_rest, first_free, free, ordinals_of
 from podwire.ipam.exhaustion import Limit, exhausted
 from podwire.ipam.ledger import Edit
 from podwire.ipam.pools import Asker, select_pools, selects_node
@@ -21,13 +21,13 @@ from podwire.ipam.request import Assigned, AssignRequest
 from podwire.model.addressing import address_at, block_holding, contains, ordinal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from podwire.ipam.desk import Desk
     from podwire.ipam.memory import View
     from podwire.ipam.records import Record
     from podwire.model.addressing import IPAddress, IPNetwork
-    from podwire.model.block import Block, Handle
+    from podwire.model.block import Allocation, Block, Handle
     from podwire.model.pool import IPPool
 
 
@@ -137,7 +137,10 @@ class Try:
         asked = self.request.pools if self.request.pools is not None else (pool.name,)
         allowed = select_pools(rules, Asker(node=node, use=self.request.use, pools=asked))
         if pool not in allowed:
-            raise NoPool(f"{address} is in IPPool {pool.name}, not in one of {', '.join(asked)}")
+            raise NoPool(
+                f"{address} is in IPPool {pool.name}, not in one of {', '.join(asked)}",
+                fix="ask for an address of these pools, or for its pool too",
+            )
         cidr = block_holding(address, pool.block_size)
         record = self.view.own.get(cidr) or self.desk.records.block(cidr)
         claimed = False
@@ -162,6 +165,15 @@ class Try:
     ) -> Assigned:
         address = address_at(block.cidr, ordinal)
         taken = block.allocations.get(ordinal)
+        if taken is not None and taken.released_at is not None:
+            if not is_same_pod(taken.attributes, self.request.attributes):
+                raise AddressTaken(
+                    f"{address} was released at {taken.released_at} by {owner_of(taken)} and rests"
+                    f" for {self.view.rules.config.cooldown_s} s",
+                    fix="ask again later, or for another address",
+                )
+            # It rests so that nothing meant for the old pod reaches a new one; this is the old one.
+            block, taken = free(block, [ordinal]), None
         if taken is None:
             if self.request.avoid(address):
                 raise AddressTaken(
@@ -169,18 +181,9 @@ class Try:
                     fix="delete what carries it, or ask for another address",
                 )
             return self._take(record, block, ordinal, claimed=claimed)
-        if taken.released_at is not None:
-            raise AddressTaken(
-                f"{address} was released at {taken.released_at} and rests for"
-                f" {self.view.rules.config.cooldown_s} s",
-                fix="ask again later, or for another address",
-            )
         if not self.request.reuse or taken.handle != self.request.handle:
-            owner = "/".join(
-                taken.attributes[name] for name in ("namespace", "pod") if name in taken.attributes
-            )
             raise AddressTaken(
-                f"{address} is in use by {owner or taken.handle}",
+                f"{address} is in use by {owner_of(taken)}",
                 fix="ask for another address, or delete its owner first",
             )
         return self._assigned_before(block, ordinal)
@@ -242,6 +245,22 @@ class Try:
                 self.desk.claims.release(
                     cidr, must_be_empty=True, cooldown_s=rules.config.cooldown_s
                 )
+
+
+def is_same_pod(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether the attributes of two allocations name one pod."""
+    return bool(one.get("pod")) and all(
+        one.get(name) == other.get(name) for name in ("namespace", "pod")
+    )
+
+
+def owner_of(allocation: Allocation) -> str:
+    """Whose an address is, for a person: its pod and node, or the handle where there is no pod."""
+    told = allocation.attributes
+    pod = "/".join(told[name] for name in ("namespace", "pod") if name in told)
+    if not pod:
+        return f"handle {allocation.handle}"
+    return f"{pod} on node {told['node']}" if told.get("node") else pod
 
 
 def own_blocks(view: View, pools: Sequence[IPPool]) -> tuple[IPNetwork, ...]:

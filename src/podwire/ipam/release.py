@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podwire.ipam.allocation import Claimant, ordinals_of, release
+from podwire.ipam.allocation import Claimant, live, ordinals_of, release
 from podwire.ipam.ledger import Edit
 from podwire.ipam.request import Release, Released
 from podwire.model.addressing import address_at, block_holding, contains, ordinal_of
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from podwire.ipam.desk import Desk
     from podwire.ipam.records import Record
     from podwire.model.addressing import IPAddress, IPNetwork
-    from podwire.model.block import Block
+    from podwire.model.block import Allocation, Block
 
 
 def release_by_handle(desk: Desk, handle_id: str, also: Sequence[Write]) -> tuple[IPAddress, ...]:
@@ -82,6 +82,15 @@ def by_block(
         else:
             blocks.setdefault(cidr, []).append(wanted)
     return blocks, absent
+
+
+def holder_of(desk: Desk, address: IPAddress) -> Allocation | None:
+    """The allocation in use of an address; None when there is none."""
+    cidr = _block_of(desk, address)
+    record = None if cidr is None else desk.records.block(cidr)
+    if record is None:
+        return None
+    return live(record.value).get(ordinal_of(record.value.cidr, address))
 
 
 def _block_of(desk: Desk, address: IPAddress) -> IPNetwork | None:

@@ -21,7 +21,7 @@ from podwire.ipam.ledger import AlsoRefused, Ledger
 from podwire.ipam.memory import Memory
 from podwire.ipam.pools import Asker, select_pools
 from podwire.ipam.records import Records
-from podwire.ipam.release import by_block, release_by_handle, release_from
+from podwire.ipam.release import by_block, holder_of, release_by_handle, release_from
 from podwire.ipam.request import Assigned, AssignRequest, Release, Released
 from podwire.ipam.surplus import GivenBack, enough, surplus
 from podwire.ipam.usage import Usage, read_usage
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from podwire.ipam.memory import View
     from podwire.ipam.records import Record
     from podwire.model.addressing import IPAddress, IPNetwork
-    from podwire.model.block import Block
+    from podwire.model.block import Allocation, Block
     from podwire.model.pool import IPPool
 
 __all__ = ["IPAM", "AssignRequest", "Assigned", "Release", "Released"]
@@ -139,6 +139,11 @@ class IPAM:
             absent=(*absent, *(address for part in parts for address in part.absent)),
             foreign=tuple(address for part in parts for address in part.foreign),
         )
+
+    def holder(self, address: IPAddress) -> Allocation | None:
+        """Who has the address, as the datastore has it now; None when nobody, or when it rests."""
+        with self._turn:
+            return holder_of(self._desk, address)
 
     def claim_ahead(self) -> IPNetwork | None:
         """Claim the next block when the node's free addresses run low; None when there is no need.

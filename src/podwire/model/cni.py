@@ -39,7 +39,7 @@ from podwire.model.endpoint import AttachmentKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from podwire.model.addressing import IPAddress, IPInterface
+    from podwire.model.addressing import IPAddress, IPInterface, IPNetwork
     from podwire.model.resource import Wire
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -155,6 +155,27 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What one attachment is to get beyond what every pod gets (model/cnidemand.py)."""
+
+    address: IPAddress | None = None
+    """This very address, or none at all."""
+    pools: tuple[str, ...] | None = None
+    """Names or CIDRs of IPPools to try in this order; None lets their selectors decide."""
+    mac: str | None = None
+    """Of the pod's side; None for a random one."""
+    mtu: int | None = None
+    """None: what fits the node's encapsulation."""
+    sources: tuple[IPNetwork, ...] = ()
+    """Further source addresses the pod may send from."""
+    forwarding: bool = False
+    """The pod may forward packets between its interfaces."""
+
+
+NO_DEMAND = Demand()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One run of the plugin, checked. GC and STATUS have no container and no interface."""
 
@@ -165,8 +186,8 @@ class Request:
     netns: str = ""
     """Path as the caller wrote it: only ever printed, never opened."""
     pod: Pod | None = None
-    address: IPAddress | None = None
-    """CNI_ARGS `IP`: the address asked for."""
+    demand: Demand = NO_DEMAND
+    """Read for ADD and STATUS only: nothing that is asked for may keep a pod from going."""
 
     @property
     def key(self) -> AttachmentKey:

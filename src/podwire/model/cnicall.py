@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from podwire.errors import BadInput
-from podwire.model.addressing import parse_address
 from podwire.model.cni import (
     LATEST,
     NETNS_ERROR,
+    NO_DEMAND,
     STDIN_LIMIT,
     VERSIONS,
     Answer,
@@ -26,6 +25,7 @@ from podwire.model.cni import (
     Request,
     code_of,
 )
+from podwire.model.cnidemand import parse_demand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,6 @@ _SINCE: Final[Mapping[Command, str]] = {
     Command.STATUS: "1.1.0",
 }
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
-OWN_TYPE = "podwire"
 
 
 def parse_call(call: Call) -> Request:
@@ -68,7 +67,7 @@ def parse_call(call: Call) -> Request:
     document = parse_document(call.stdin)
     config = _config(document, command)
     _check_environment(call.environment, command)
-    return _request(command, config, call.environment)
+    return _request(command, config, call.environment, document)
 
 
 def _command(environment: Mapping[str, str]) -> Command:
@@ -119,14 +118,6 @@ def parse_document(stdin: bytes) -> Wire:
 
 def _config(document: Wire, command: Command) -> NetworkConfig:
     version = _version(document, command)
-    ipam = document.get("ipam")
-    kind = ipam.get("type") if isinstance(ipam, dict) else ipam
-    if kind not in (None, "", OWN_TYPE):
-        raise CallRefused(
-            Code.CONFIG,
-            f"ipam type {_shown(kind)} is another address plugin",
-            fix="remove ipam: podwire assigns the addresses itself",
-        )
     previous = document.get("prevResult")
     if previous is not None and not isinstance(previous, dict):
         raise CallRefused(
@@ -265,7 +256,11 @@ def is_container_id(name: str) -> bool:
     return len(name) <= NAME_LIMIT and _NAME.fullmatch(name) is not None
 
 
-def _request(command: Command, config: NetworkConfig, environment: Mapping[str, str]) -> Request:
+def _request(
+    command: Command, config: NetworkConfig, environment: Mapping[str, str], document: Wire
+) -> Request:
+    if command is Command.STATUS:
+        return Request(command=command, config=config, demand=parse_demand(document, {}, ""))
     if command not in {Command.ADD, Command.DEL, Command.CHECK}:
         return Request(command=command, config=config)
     arguments = parse_arguments(environment.get("CNI_ARGS", ""))
@@ -276,19 +271,16 @@ def _request(command: Command, config: NetworkConfig, environment: Mapping[str, 
             f"CNI_NETNS {_shown(netns)} cannot be opened: {environment[NETNS_ERROR][:60]}",
             fix="pass the path of an existing network namespace",
         )
-    asked = arguments.get("IP")
-    try:
-        address = parse_address(asked.partition("/")[0], "CNI_ARGS IP") if asked else None
-    except BadInput as error:
-        raise CallRefused(Code.ENVIRONMENT, error.message, fix=error.fix) from None
+    pod, container_id = _pod(arguments), environment["CNI_CONTAINERID"]
+    title = f"container {container_id}" if pod is None else f"pod {pod.namespace}/{pod.name}"
     return Request(
         command=command,
         config=config,
-        container_id=environment["CNI_CONTAINERID"],
+        container_id=container_id,
         interface=environment["CNI_IFNAME"],
         netns=netns,
-        pod=_pod(arguments),
-        address=address,
+        pod=pod,
+        demand=parse_demand(document, arguments, title) if command is Command.ADD else NO_DEMAND,
     )
 
 
@@ -312,7 +304,7 @@ def parse_arguments(text: str) -> Mapping[str, str]:
     unknown = [
         key
         for key in arguments
-        if key not in {"IgnoreUnknown", "IP"} and not key.startswith("K8S_POD_")
+        if key not in {"IgnoreUnknown", "IP", "MAC"} and not key.startswith("K8S_POD_")
     ]
     if unknown and not tolerant:
         raise CallRefused(
