@@ -146,6 +146,13 @@ class Store(Protocol):
         """
         ...
 
+    def check_writable(self) -> None:
+        """Raise unless a write as big as an ADD's would be carried out now.
+
+        Nothing of it stays, it has no revision, and no watch sees it.
+        """
+        ...
+
     def watch(self, prefix: str, revision: Revision) -> Watch:
         """Follow what is written below `prefix` after `revision`.
 

@@ -98,6 +98,9 @@ class WatchedStore:
     def together(self) -> AbstractContextManager[None]:
         return self.inner.together()
 
+    def check_writable(self) -> None:
+        self.inner.check_writable()
+
     def watch(self, prefix: str, revision: Revision) -> Watch:
         return self.inner.watch(prefix, revision)
 

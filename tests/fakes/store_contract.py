@@ -55,6 +55,17 @@ class StoreContract(ABC):
         assert made.key == "/a/1"
         assert store.get("/a/1") == made
 
+    def test_a_look_whether_it_takes_writes_leaves_nothing(self, store: Store) -> None:
+        store.create("/a/1", {})
+        before = store.list("/")
+        watch = store.watch("/", before.revision)
+        store.check_writable()
+        store.check_writable()
+        assert store.list("/") == before
+        store.create("/a/2", {})
+        assert shown(take(watch, 1)) == [("/a/2", {})]
+        watch.close()
+
     def test_an_absent_key_is_none(self, store: Store) -> None:
         assert store.get("/a/1") is None
 

@@ -179,6 +179,8 @@ def test_a_full_disk_says_so_and_writes_nothing(tmp_path: Path) -> None:
     there = len(store.list("/").entries)
     with pytest.raises(DatastoreUnavailable):
         store.create("/more", {})
+    with pytest.raises(DatastoreUnavailable, match="space exceeded"):
+        store.check_writable()
     assert len(store.list("/").entries) == there
     store.close()
     server.kill()

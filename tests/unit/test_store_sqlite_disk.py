@@ -52,6 +52,7 @@ for act in (
     lambda: store.update("/0000", {"filler": "y" * 100_000}, store.get("/0000").revision),
 ):
     refused(act, "no space left", "nothing was changed")
+refused(store.check_writable, "no space left")
 assert len(store.list("/").entries) == written
 seen = []
 while len(seen) < written:

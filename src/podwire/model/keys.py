@@ -31,6 +31,8 @@ AFFINITIES = f"{IPAM}host/"
 HANDLES = f"{IPAM}handle/"
 IPAM_CONFIG_KEY = f"{IPAM}config"
 
+PROBE = "/podwire/v1/probe"
+"""Ours: what `Store.check_writable` tries to write; it never stays."""
 APPLIED = "/podwire/v1/applied/"
 """Ours, not Calico's: what each node's agent says it has applied."""
 

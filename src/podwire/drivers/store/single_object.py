@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from podwire.boundary import Change, Entry, Listing, Verb, Write
 from podwire.drivers.store.jsontext import from_text, to_text
 from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavailable, Unsupported
+from podwire.model import keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +117,11 @@ class SingleObjectStore:
     def together(self) -> AbstractContextManager[None]:
         """See `Store.together`; memory keeps nothing anyway."""
         return nullcontext()
+
+    def check_writable(self) -> None:
+        """See `Store.check_writable`."""
+        with suppress(Conflict):
+            self.update(keys.PROBE, {}, "")
 
     def watch(self, prefix: str, revision: Revision) -> SingleObjectWatch:
         """See `Store.watch`."""

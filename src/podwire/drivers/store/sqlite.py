@@ -19,6 +19,7 @@ from podwire.drivers.store.follower import Follower
 from podwire.drivers.store.jsontext import from_text, to_text
 from podwire.drivers.store.sqlitefile import SQLiteFile
 from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavailable
+from podwire.model import keys
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 KEPT_REVISIONS = 10_000
 PRUNE_EVERY = 256
+PROBE_BYTES = 32_768
+"""What an ADD writes: block, handle and endpoint, each in its row and in the log."""
 LAST = "\U0010ffff"
 """Sorts behind every character a key holds: the end of a prefix's range."""
 
@@ -108,6 +111,18 @@ class SQLiteStore:
     def together(self) -> AbstractContextManager[None]:
         """See `Store.together`."""
         return self._file.together()
+
+    def check_writable(self) -> None:
+        """See `Store.check_writable`; past the log, which watches read."""
+        with self.together():
+            with self._file.writing() as connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO kv (key, value, revision) VALUES (?, ?, 0)",
+                    (keys.PROBE, to_text({"filler": "x" * PROBE_BYTES})),
+                )
+            # A transaction of its own: pages that are freed in the same one are not written.
+            with self._file.writing() as connection:
+                connection.execute("DELETE FROM kv WHERE key = ?", (keys.PROBE,))
 
     def watch(self, prefix: str, revision: Revision) -> SQLiteWatch:
         """See `Store.watch`."""

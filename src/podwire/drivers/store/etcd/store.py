@@ -5,7 +5,7 @@ Revisions are etcd's modification revisions, so an object has the same one for e
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from podwire.boundary import Entry, Listing, Verb, Write
@@ -14,6 +14,7 @@ from podwire.drivers.store.etcd.client import COMPACT, RANGE, STATUS, TXN, Clien
 from podwire.drivers.store.etcd.watch import EtcdWatch
 from podwire.drivers.store.jsontext import from_text, to_text
 from podwire.errors import AlreadyExists, Compacted, Conflict, Unsupported
+from podwire.model import keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PAGE = 5_000
 """Objects asked for at once; etcd answers nobody else while it gathers them."""
+NO_KEYS_REVISION = "1"
+"""An empty etcd begins with it, so no key was ever written at it."""
 MOST_WRITES = 128
 """Writes in one transaction (etcd's --max-txn-ops)."""
 
@@ -99,6 +102,16 @@ class EtcdStore:
     def together(self) -> AbstractContextManager[None]:
         """See `Store.together`; etcd has every write on disk before it answers."""
         return nullcontext()
+
+    def check_writable(self) -> None:
+        """See `Store.check_writable`.
+
+        A write on a condition that never holds: it goes through consensus and is refused on a full
+        disk like any other, and leaves neither a revision nor history behind, however many nodes
+        ask however often.
+        """
+        with suppress(Conflict):
+            self.update(keys.PROBE, {}, NO_KEYS_REVISION)
 
     def watch(self, prefix: str, revision: Revision) -> EtcdWatch:
         """See `Store.watch`."""
