@@ -311,10 +311,10 @@ def main(folder: str) -> None:
     node.stop()
 
 
-def start_agent(folder: Path) -> subprocess.Popen[bytes]:
-    """Start that process and wait until it answers."""
+def start_agent(folder: Path, *by: str) -> subprocess.Popen[bytes]:
+    """Start that process, by another program if told so, and wait until it answers."""
     agent = subprocess.Popen(
-        [sys.executable, "-m", "tests.kernel.cni_node", str(folder)], stdout=subprocess.PIPE
+        [*by, sys.executable, "-m", "tests.kernel.cni_node", str(folder)], stdout=subprocess.PIPE
     )
     assert agent.stdout is not None
     with agent.stdout as stdout:

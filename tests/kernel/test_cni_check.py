@@ -256,7 +256,7 @@ def test_a_node_without_addresses_is_not_ready(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         make_pod(name)
         assert node.add(name).exit == 0
-    assert (status(node).code, "no free address" in status(node).told["msg"]) == (50, True)
+    assert (status(node).code, "is left for node" in status(node).told["msg"]) == (50, True)
     node.stop()
 
 

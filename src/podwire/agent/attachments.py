@@ -15,6 +15,7 @@ import structlog
 from podwire.agent import check as checks
 from podwire.agent.attach import attach, refuse_bad_namespace
 from podwire.agent.detach import detach, host_name
+from podwire.agent.probe import Probe
 from podwire.agent.recover import recover
 from podwire.agent.surplus import Surplus
 from podwire.drivers.netlink.session import Session
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from podwire.agent.world import CNIWorld
-    from podwire.model.cni import Call, Pod, Request
+    from podwire.model.cni import Call, Demand, Pod, Request
     from podwire.model.endpoint import AttachmentKey
 
     Confirm = Callable[[Answer], bool]
@@ -82,6 +83,7 @@ class Attachments:
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cni-background")
         self._claiming = False
         self._surplus = Surplus(world)
+        self._status = Probe(world)
         self._stopping = threading.Event()
         self._drainer = threading.Thread(target=self._drain_often, name="spool", daemon=True)
 
@@ -172,7 +174,7 @@ class Attachments:
             case Command.GC:
                 self._collect(request)
             case Command.STATUS:
-                self._probe()
+                self._probe(request.demand)
             case Command.VERSION:
                 return render_versions(request.config.version)
         return Answer()
@@ -182,6 +184,7 @@ class Attachments:
         self.load()
         with self._working_on(request.key), self._turn(request.key, request.pod):
             done = attach(self.world, request, netns, gone)
+            self._status.forget()
             with done.undo as undo:
                 if not confirm(render_result(done.result, request.config)):
                     log.info("ADD undone: its caller left", container=request.container_id)
@@ -215,10 +218,10 @@ class Attachments:
         stale = checks.stale_attachments(self.world, request, links, busy)
         checks.collect(stale, self._detach)
 
-    def _probe(self) -> None:
+    def _probe(self, demand: Demand) -> None:
         try:
             self.load()
-            checks.probe(self.world)
+            self._status.run(demand)
         except PodwireError as error:
             raise CallRefused(Code.NOT_AVAILABLE, error.message, fix=error.fix) from error
 

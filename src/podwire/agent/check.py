@@ -1,4 +1,4 @@
-"""CHECK, GC and STATUS: look, sweep, and tell whether an ADD would work now."""
+"""CHECK and GC: look, and sweep."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import structlog
 
 from podwire.agent.compare import differences
 from podwire.agent.sandbox import Pod
-from podwire.errors import BadInput, NotFound, PodwireError, PoolExhausted
-from podwire.ipam.pools import Asker, select_pools
-from podwire.ipam.records import Records
+from podwire.errors import BadInput, PodwireError
 from podwire.model import codec, keys
 from podwire.model.addressing import address_at, contains, ordinal_of
 from podwire.model.cni import CallRefused, Code
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from podwire.model.endpoint import WorkloadEndpoint
     from podwire.model.link import Link
     from podwire.model.resource import JSON, Wire
-
-PROBE_KEY = "/podwire/v1/status/"
-"""Deleted, though it never exists, to learn whether the datastore takes writes."""
 
 log = structlog.get_logger(__name__)
 
@@ -203,49 +198,3 @@ def collect(stale: Collection[AttachmentKey], detach: Callable[[AttachmentKey], 
             failure = error
     if failure is not None:
         raise failure
-
-
-# --- STATUS ---------------------------------------------------------------------------------------
-
-
-def probe(world: CNIWorld) -> None:
-    """Raise unless an ADD would work now; the error says what is in its way.
-
-    Raises:
-        AgentUnavailable: held.
-        DatastoreUnavailable: away, read-only or frozen.
-        NoPool, PoolExhausted: there is no address to assign.
-        NotFound: this node is not registered.
-    """
-    world.refuse_when_held()
-    world.refuse_when_frozen()
-    world.store.delete(f"{PROBE_KEY}{world.node}")
-    if world.store.get(keys.node_key(world.node)) is None:
-        raise NotFound(f"node {world.node} is not registered", fix="wait, or see the agent's log")
-    if has_room(world):
-        return
-    world.ipam.claim_ahead()
-    if not has_room(world):
-        raise PoolExhausted(
-            f"node {world.node} has no free address and no block to claim",
-            fix="see podwire ipam show --show-blocks; add an IPPool or enlarge the block limit",
-        )
-
-
-def has_room(world: CNIWorld) -> bool:
-    """Whether a pool serves this node and one of its blocks, or one to borrow from, has room."""
-    rules = Records(world.store).rules(world.node)
-    pools = select_pools(rules, Asker(node=world.node))
-    own = [
-        block
-        for cidr in world.ipam.blocks()
-        if any(contains(pool.cidr, cidr) for pool in pools)
-        and (block := stored_block(world, cidr)) is not None
-    ]
-    free = (address_at(block.cidr, ordinal) for block in own for ordinal in block.unallocated)
-    if any(not rules.is_reserved(address) for address in free):
-        return True
-    # Borrowing looks into everybody's blocks, which is worth its price only at the very end.
-    return not rules.config.strict_affinity and any(
-        pool.count.free for pool in world.ipam.usage().pools if pool.pool in pools
-    )

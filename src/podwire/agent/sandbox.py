@@ -258,6 +258,16 @@ def delete_link_if_there(link: int | str) -> None:
         host.run(delete_link(link))
 
 
+def try_veth(mtu: int) -> None:
+    """Make a veth pair in the calling thread's namespace, which is to end with it.
+
+    Raises:
+        KernelError, Forbidden: the kernel refused.
+    """
+    with Session.open() as session:
+        session.run(create_veth("host", peer_name="pod", mtu=mtu, mac=HOST_MAC))
+
+
 def find_host_link(host: Session, container_id: str, interface: str, likely: str) -> Link | None:
     """The host side of an attachment, by its alias alone; `likely` is the name to look at first."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".del"
 BROKEN = ".broken"
+SPOOLED_BYTES = 4096
+"""What a DEL takes on the disk."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +88,22 @@ class Spool:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def check_writable(self) -> None:
+        """Raise unless a DEL could be written down; leaves nothing.
+
+        Raises:
+            BadInput: the directory takes no file, or its disk is full.
+        """
+        try:
+            # It has no name, where the file system can, so that a power cut leaves nothing either.
+            with tempfile.TemporaryFile(dir=self.directory, buffering=0) as file:
+                os.posix_fallocate(file.fileno(), 0, SPOOLED_BYTES)
+        except OSError as error:
+            raise BadInput(
+                f"spoolDir {self.directory} takes no file: {error.strerror}",
+                fix="free space there, or make it writable for the agent",
+            ) from error
 
     def pending(self) -> tuple[Path, ...]:
         """The files to be done, oldest first."""

@@ -168,6 +168,15 @@ def call_in(descriptor: int, function: Callable[P, R], *args: P.args, **kwargs: 
     return _in_thread(setns, descriptor, function, *args, **kwargs)
 
 
+def call_in_new(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a function in a new network namespace, which ends with the call and all that is in it.
+
+    Raises:
+        Forbidden: no namespace may be made.
+    """
+    return _in_thread(unshare, CLONE_NEWNET, function, *args, **kwargs)
+
+
 def _in_thread(
     move: Callable[[int], None],
     target: int,

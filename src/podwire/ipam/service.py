@@ -23,6 +23,7 @@ from podwire.ipam.pools import Asker, select_pools
 from podwire.ipam.records import Records
 from podwire.ipam.release import by_block, holder_of, release_by_handle, release_from
 from podwire.ipam.request import Assigned, AssignRequest, Release, Released
+from podwire.ipam.room import refuse_without_room
 from podwire.ipam.surplus import GivenBack, enough, surplus
 from podwire.ipam.usage import Usage, read_usage
 
@@ -144,6 +145,16 @@ class IPAM:
         """Who has the address, as the datastore has it now; None when nobody, or when it rests."""
         with self._turn:
             return holder_of(self._desk, address)
+
+    def refuse_without_room(self, pools: Sequence[str] | None = None) -> None:
+        """Raise what `assign` would if a pod came now; assigns and claims nothing.
+
+        Raises:
+            NoPool, PoolExhausted: there is no address to give.
+        """
+        with self._turn:
+            view = self._again("the node's blocks", lambda: self._desk.memory.look(again=True))
+            refuse_without_room(self._desk, view, pools)
 
     def claim_ahead(self) -> IPNetwork | None:
         """Claim the next block when the node's free addresses run low; None when there is no need.
