@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from podwire.errors import Compacted, DatastoreUnavailable
-from podwire.reconcile.backoff import delay_s
+from podwire.reconcile.backoff import LONGEST_DELAY_S, delay_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from podwire.boundary import Change, Entry, Store, Watch
+    from podwire.boundary import Change, Entry, Revision, Store, Watch
     from podwire.reconcile.backoff import Draw
 
 
@@ -91,7 +92,12 @@ class Inbox:
 
 
 class StoreObserver:
-    """Follows one prefix of the datastore in a thread of its own: list, watch, and begin again."""
+    """Follows one prefix of the datastore in a thread of its own: list once, then watch.
+
+    A watch that breaks is begun again where it ended, for nothing was missed: after an outage a
+    hundred agents that listed everything again would be the next one. Only who asks for changes
+    that are no longer kept has to list.
+    """
 
     def __init__(self, store: Store, prefix: str, inbox: Inbox, draw: Draw) -> None:
         self._store = store
@@ -100,6 +106,15 @@ class StoreObserver:
         self._draw = draw
         self._stopped = threading.Event()
         self._watch: Watch | None = None
+        self._position: Revision | None = None
+        self._failures = 0
+        """In a row."""
+        self.away_at: float | None = None
+        """Since when the datastore does not tell of this prefix (monotonic); None: it does."""
+        self.losses = 0
+        """How often following ended because the datastore went away."""
+        self.relists = 0
+        """How often changes were missed and everything was listed again."""
         name = f"watch {prefix.rstrip('/').rsplit('/', 1)[-1]}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -114,26 +129,38 @@ class StoreObserver:
             self._watch.close()
 
     def _run(self) -> None:
-        failures = 0
         while not self._stopped.is_set():
+            began = time.monotonic()
             try:
                 self._follow()
-                failures = 0
             except Compacted:
-                continue  # changes were missed: list again
+                self.relists += 1  # changes were missed: list again
+                self._position = None
+                self._stopped.wait(delay_s(1, self._draw))
             except DatastoreUnavailable as error:
-                failures += 1
+                if self.away_at is None:
+                    self.away_at = time.monotonic()
+                    self.losses += 1
+                # A watch that lived for a while was a success, one that breaks at once was none.
+                lived = time.monotonic() - began > LONGEST_DELAY_S
+                self._failures = 1 if lived else self._failures + 1
                 self._inbox.put(Away(self._prefix, error.message))
-                self._stopped.wait(delay_s(failures, self._draw))
+                self._stopped.wait(delay_s(self._failures, self._draw))
 
     def _follow(self) -> None:
-        listing = self._store.list(self._prefix)
-        self._inbox.put(Listed(self._prefix, listing.entries))
-        self._watch = self._store.watch(self._prefix, listing.revision)
+        if self._position is None:
+            listing = self._store.list(self._prefix)
+            self._inbox.put(Listed(self._prefix, listing.entries))
+            self._position = listing.revision
+        self._watch = self._store.watch(self._prefix, self._position)
+        self.away_at = None
         try:
+            # Said without a change as well: whoever heard that it was away hears that it is back.
+            self._inbox.put(Changed(self._prefix, ()))
             while not self._stopped.is_set():
                 changes = self._watch.wait()
                 if changes:
                     self._inbox.put(Changed(self._prefix, changes))
+                    self._position = changes[-1].revision
         finally:
             self._watch.close()
