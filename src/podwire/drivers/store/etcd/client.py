@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import grpc
 
 from podwire.drivers.store.etcd import etcd_pb2 as pb
+from podwire.drivers.store.etcd.silence import FIX, Silence
 from podwire.errors import BadInput, Compacted, DatastoreUnavailable
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Client:
         self._retired: list[grpc.Channel] = []
         self._files = self._stamps()
         self._current = 0
+        self._silence = Silence(TIMEOUT_S)
         self._token: str | None = None
         self._closed = False
 
@@ -102,7 +104,9 @@ class Client:
 
     def ask(self, method: Method[Q, A], request: Q) -> tuple[A, bool]:
         """As `call`; also tells whether an earlier try may have been carried out unheard."""
-        deadline = time.monotonic() + TIMEOUT_S
+        self._silence.respect()
+        began = time.monotonic()
+        deadline = began + TIMEOUT_S
         failure: grpc.RpcError | None = None
         renewed = False
         tries = len(self._config.endpoints)
@@ -117,13 +121,17 @@ class Client:
                     self._forget(token)
                     continue
                 if error.code() not in _ELSEWHERE:
+                    self._silence.answered()
                     raise self._refused(error) from None
                 failure = error
                 tries -= 1
                 self.leave(place)
             else:
+                self._silence.answered()
                 return answer, failure is not None
-        raise self._away(failure)
+        away = self._away(failure)
+        self._silence.unanswered(began, away.message)
+        raise away
 
     def stream(
         self, method: Method[Q, A], requests: Iterator[Q]
@@ -239,7 +247,7 @@ class Client:
         reason = "no answer in time" if error is None else _words(error)
         return DatastoreUnavailable(
             f"{self.name} does not answer: {reason}",
-            fix="see that etcd runs, is reachable from here, and has a leader",
+            fix=FIX,
         )
 
     def _refused(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted:
