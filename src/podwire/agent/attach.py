@@ -22,6 +22,7 @@ from podwire.boundary import Verb, Write
 from podwire.drivers import namespaces
 from podwire.drivers.netlink.session import Session
 from podwire.errors import InterfaceExists, PodwireError, Transient
+from podwire.ipam.leaks import BOOT_ATTRIBUTE, BOOT_DIGITS
 from podwire.ipam.service import AssignRequest
 from podwire.model import codec
 from podwire.model.cni import CallRefused, Code, Result
@@ -340,6 +341,7 @@ def attributes_of(world: CNIWorld, endpoint: WorkloadEndpoint) -> dict[str, str]
         "namespace": endpoint.metadata.namespace or DEFAULT_NAMESPACE,
         "pod": endpoint.pod or endpoint.container_id,
         "timestamp": f"{moment:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
+        **({BOOT_ATTRIBUTE: world.boot[:BOOT_DIGITS]} if world.boot else {}),
     }
 
 

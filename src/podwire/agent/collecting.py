@@ -15,11 +15,11 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podwire.drivers import namespaces
 from podwire.drivers.agent_socket import BUSY
+from podwire.drivers.boot import boot_id
 from podwire.errors import Transient
 from podwire.model.cni import FRAME_LIMIT
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 TIMEOUT_S = 50.0
 """Shorter than what a caller waits, so that the caller hears why."""
 COMMAND = (sys.executable, "-m", "podwire", "collect", "-o", "-")
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LARGEST = FRAME_LIMIT // 4 * 3 - (1 << 12)
 """Bytes of a bundle that fit into one answer, in base64 and with the other fields."""
 
@@ -64,7 +63,7 @@ class Collecting:
         finally:
             os.close(here)
         text = base64.b64encode(bundle).decode()
-        return {"boot": _BOOT.read_text().strip(), "here": inode, "bundle": text}
+        return {"boot": boot_id(), "here": inode, "bundle": text}
 
     def _run(self) -> bytes:
         process = subprocess.Popen(

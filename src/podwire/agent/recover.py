@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from podwire.agent.check import orphan, orphaned_handles
-from podwire.agent.detach import delete_host_link, detach, release
+from podwire.agent.detach import delete_host_link, detach, forget_connections, release
 from podwire.agent.endpoints import LocalEndpoint, key_of
 from podwire.agent.sandbox import Pod, delete_link_if_there
 from podwire.drivers import namespaces
@@ -114,6 +114,7 @@ def take_back(world: CNIWorld, local: LocalEndpoint, links: tuple[Link, ...]) ->
         bare = link.kind == "veth" and link.mac == HOST_MAC and not link.alias
         if bare and link.name == endpoint.interface:
             delete_link_if_there(link.index)
+    forget_connections(address.ip for address in endpoint.addresses)
     release(world, local.key, codec.key_of(endpoint))
 
 
@@ -132,7 +133,7 @@ def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
             continue
         network, _, container_id = handle.rpartition(".")
         log.info("address without endpoint released", handle=handle)
-        release(world, orphan(network, container_id, ()), "")
+        forget_connections(release(world, orphan(network, container_id, ()), ""))
     for link in links:
         owner = parse_link_alias(link.alias)
         if owner is not None and owner.container_id not in kept:

@@ -36,6 +36,8 @@ class CNIWorld:
     """Wait, for a bounded time, until other nodes know the way to a block or borrowed address."""
     forget_applied: Callable[[IPNetwork], object] = lambda _: None
     """A block is no longer ours: if it becomes ours again, it is news to the others."""
+    boot: str = ""
+    """The number of this boot of the machine."""
     held: Callable[[], bool]
     """Whether somebody has stopped all writes of this agent."""
     owed: dict[AttachmentKey, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from podwire.ipam.request import Release, Released
 from podwire.model.addressing import address_at, block_holding, contains, ordinal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from podwire.boundary import Write
     from podwire.ipam.desk import Desk
@@ -19,21 +19,33 @@ if TYPE_CHECKING:
     from podwire.model.block import Allocation, Block
 
 
-def release_by_handle(desk: Desk, handle_id: str, also: Sequence[Write]) -> tuple[IPAddress, ...]:
-    """Release all addresses of the handle and delete it; `also` is written in the same batch."""
+def release_by_handle(
+    desk: Desk,
+    handle_id: str,
+    also: Sequence[Write],
+    seen: Mapping[IPAddress, int] | None = None,
+) -> tuple[IPAddress, ...]:
+    """Release all addresses of the handle and delete it; `also` is written in the same batch.
+
+    With `seen`, only if these are its addresses, each under the sequence number named.
+    """
     handle = desk.records.handle(handle_id)
     if handle is None:
         desk.ledger.carry_out(also)
         return ()
-    addresses: list[IPAddress] = []
+    addresses: dict[IPAddress, int] = {}
     edits = []
     for cidr in handle.value.blocks:
         # Read anew, never remembered: an allocation that memory lacks would be left behind.
         record = desk.records.block(cidr)
         if record is not None:
             ordinals = ordinals_of(record.value, handle_id)
-            addresses.extend(address_at(cidr, ordinal) for ordinal in ordinals)
+            for ordinal in ordinals:
+                taken = record.value.allocations[ordinal]
+                addresses[address_at(cidr, ordinal)] = taken.sequence
             edits.append(_without(desk, record, ordinals))
+    if seen is not None and addresses != seen:
+        return ()
     for record in desk.ledger.strike(handle, edits, also):
         desk.memory.put(record)
     return tuple(addresses)

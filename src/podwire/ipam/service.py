@@ -111,10 +111,16 @@ class IPAM:
                     again = True
         raise self._contended(f"address for {request.handle}")
 
-    def release_handle(self, handle: str, also: Sequence[Write] = ()) -> tuple[IPAddress, ...]:
+    def release_handle(
+        self,
+        handle: str,
+        also: Sequence[Write] = (),
+        seen: Mapping[IPAddress, int] | None = None,
+    ) -> tuple[IPAddress, ...]:
         """Release all addresses of the handle and delete it; an unknown handle is success.
 
-        `also` is written with it: in the same batch, or before where the store has none.
+        `also` is written with it: in the same batch, or before where the store has none. With
+        `seen` (address → sequence number) nothing is released unless these are its addresses.
 
         Raises:
             Stale: one of `also` was refused; nothing was released.
@@ -125,7 +131,7 @@ class IPAM:
                 # Once and first: an endpoint must never outlive its address.
                 self._again(what, lambda: desk.ledger.carry_out(also))
                 also = ()
-            return self._again(what, lambda: release_by_handle(desk, handle, also))
+            return self._again(what, lambda: release_by_handle(desk, handle, also, seen))
 
     def release_addresses(self, releases: Sequence[Release]) -> Released:
         """Release single addresses, each only if it still is what the caller thinks."""
