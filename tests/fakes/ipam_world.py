@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
+from podwire.agent.endpoints import NETWORK_ANNOTATION
 from podwire.drivers.store.single_object import SingleObjectStore
 from podwire.ipam.allocation import faults, live
 from podwire.ipam.records import Records
@@ -16,6 +17,7 @@ from podwire.ipam.service import IPAM, AssignRequest
 from podwire.model import keys
 from podwire.model.block import AffinityState, IPAMConfig
 from podwire.model.codec import decode_handle, encode, key_of
+from podwire.model.endpoint import KUBERNETES, WorkloadEndpoint, endpoint_name
 from podwire.model.node import Node
 from podwire.model.pool import IPPool, IPReservation
 from podwire.model.resource import Metadata, Stored
@@ -128,6 +130,27 @@ def pool(name: str, cidr: str, **fields: object) -> IPPool:
     """An IPPool of /30 blocks, unless told otherwise."""
     fields = {"block_size": 30, **fields}
     return IPPool(metadata=Metadata(name=name), cidr=ip_network(cidr), **fields)  # type: ignore[arg-type]
+
+
+def pod_endpoint(
+    pod: str, address: str, node: str = "a", namespace: str = "demo", container: str | None = None
+) -> WorkloadEndpoint:
+    """A Kubernetes pod's endpoint, of an ADD of network `net`; the container's ID is its name."""
+    return WorkloadEndpoint(
+        metadata=Metadata(
+            name=endpoint_name(node, KUBERNETES, pod, "eth0"),
+            namespace=namespace,
+            annotations={NETWORK_ANNOTATION: "net"},
+        ),
+        orchestrator=KUBERNETES,
+        node=node,
+        container_id=pod if container is None else container,
+        pod=pod,
+        endpoint="eth0",
+        interface="cali1",
+        mac="02:00:00:00:00:01",
+        addresses=(ip_interface(f"{address}/32"),),
+    )
 
 
 def reservation(name: str, *cidrs: str) -> IPReservation:

@@ -71,6 +71,7 @@ class CNINode:
     program: tuple[str, ...] = field(default_factory=lambda: c_program() or PYTHON)
     store: Any = None
     is_held: bool = False
+    boot: str = "b0071d00-0000-4000-8000-000000000001"
     waits: list[object] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -113,6 +114,7 @@ class CNINode:
             clock=clock,
             mtu=lambda: 1450,
             wait_applied=self._wait_applied,
+            boot=self.boot,
             held=lambda: self.is_held,
         )
         self.attachments = Attachments(self.world)

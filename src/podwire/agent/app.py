@@ -28,7 +28,9 @@ from podwire.agent.register import Registrar
 from podwire.agent.server import CNIServer
 from podwire.agent.spool import Spool
 from podwire.agent.status import as_json
+from podwire.agent.sweep import Sweep
 from podwire.agent.world import CNIWorld
+from podwire.drivers.boot import boot_id
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.felix import find_felix
 from podwire.drivers.netlink.monitor import Monitor
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
-    from podwire.boundary import Store
+    from podwire.boundary import Clock, Store
     from podwire.model.config import AgentConfig
     from podwire.model.resource import JSON
 
@@ -124,22 +126,31 @@ class Agent:
         )
         self.loop = Loop(self.world)
         self.publisher.watch_over(self.other_nodes)
-        self.attachments = Attachments(
-            CNIWorld(
-                node=config.node,
-                store=self.store,
-                ipam=self.ipam,
-                endpoints=self.endpoints,
-                spool=Spool(Path(config.spool_dir)),
-                clock=clock,
-                mtu=self.loop.picture.pod_mtu,
-                wait_applied=self.publisher.wait_applied,
-                forget_applied=self.publisher.forget,
-                held=self.hold.active,
-            )
+        self.attachments = Attachments(self._cni_world(clock))
+        self.sweep = Sweep(
+            self.attachments,
+            self.loop.picture.mirror,
+            config,
+            dice,
+            registered=lambda: self.registrar.registered,
         )
         gate = Gate(self.attachments, self.why_closed, clock)
         self.server = CNIServer(Path(config.agent_socket), gate, self.control)
+
+    def _cni_world(self, clock: Clock) -> CNIWorld:
+        return CNIWorld(
+            node=self.config.node,
+            store=self.store,
+            ipam=self.ipam,
+            endpoints=self.endpoints,
+            spool=Spool(Path(self.config.spool_dir)),
+            clock=clock,
+            mtu=self.loop.picture.pod_mtu,
+            wait_applied=self.publisher.wait_applied,
+            forget_applied=self.publisher.forget,
+            boot=boot_id(),
+            held=self.hold.active,
+        )
 
     def start(self, stack: ExitStack) -> None:
         """Start every thread; the loop itself is run by the caller."""
@@ -151,6 +162,8 @@ class Agent:
         self.server.start()
         stack.callback(self.server.stop)
         self.announcer.start()
+        self.sweep.start()
+        stack.callback(self.sweep.stop)
         threading.Thread(target=self.begin, name="begin", daemon=True).start()
 
     def begin(self) -> None:
@@ -253,7 +266,8 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """The present status as JSON."""
-        return as_json(self.world, self.loop.status, self.loop.applier)
+        told = as_json(self.world, self.loop.status, self.loop.applier)
+        return {**told, "leaks": self.sweep.told()}
 
 
 def claim_socket(path: Path, stack: ExitStack) -> None:

@@ -80,6 +80,7 @@ class Attachments:
         self._turns = Turns()
         self._lock = threading.Lock()
         self._busy: dict[AttachmentKey, int] = {}
+        self._valid: dict[str, set[str]] = {}
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cni-background")
         self._claiming = False
         self._surplus = Surplus(world)
@@ -137,6 +138,28 @@ class Attachments:
         with self._lock:
             return bool(self._busy)
 
+    def busy(self) -> frozenset[AttachmentKey]:
+        """The attachments of which an ADD or DEL is being carried out, or waits for its turn."""
+        with self._lock:
+            return frozenset(self._busy)
+
+    def valid_in(self, network: str) -> set[str] | None:
+        """The containers the runtime named in the network's last GC, and those added since.
+
+        None when there was no GC.
+        """
+        return self._valid.get(network)
+
+    @contextmanager
+    def alone_with(self, key: AttachmentKey) -> Iterator[None]:
+        """Hold up every call for the attachment for the block."""
+        with self._turn(key, None):
+            yield
+
+    def look_for_surplus(self) -> None:
+        """Addresses were released: see soon whether a block can be given back."""
+        self._surplus.look_soon()
+
     def serve(self, call: Call, netns: int | None, *, gone: Gone, confirm: Confirm) -> None:
         """Carry out one call.
 
@@ -190,6 +213,8 @@ class Attachments:
                     log.info("ADD undone: its caller left", container=request.container_id)
                     return
                 undo.pop_all()
+        if request.key.network in self._valid:
+            self._valid[request.key.network].add(request.container_id)
         if done.fresh:
             self._claim_ahead()
 
@@ -213,9 +238,9 @@ class Attachments:
         self.world.refuse_when_frozen()
         with Session.open() as host:
             links = tuple(host.links().values())
-        with self._lock:
-            busy = frozenset(self._busy)
-        stale = checks.stale_attachments(self.world, request, links, busy)
+        valid = request.config.valid or frozenset()
+        self._valid[request.config.name] = {container for container, _ in valid}
+        stale = checks.stale_attachments(self.world, request, links, self.busy())
         checks.collect(stale, self._detach)
 
     def _probe(self, demand: Demand) -> None:

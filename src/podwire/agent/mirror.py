@@ -66,7 +66,10 @@ class Moved:
 
 
 class Mirror:
-    """The copy; owned by the loop's thread. Other threads may read `node_names`."""
+    """The copy; owned by the loop's thread.
+
+    Other threads may ask for `in_sync`, `node_names`, `claimants` and `lent_to`.
+    """
 
     def __init__(self) -> None:
         self.pools: dict[str, IPPool] = {}
@@ -136,6 +139,18 @@ class Mirror:
     def node_names(self) -> list[str]:
         """All nodes that have a Node object; may be called from any thread."""
         return list(self.nodes)
+
+    def claimants(self) -> set[str]:
+        """All nodes that claim blocks; may be called from any thread."""
+        return {affinity.node for affinity in list(self.affinities.values())}
+
+    def lent_to(self, node: str) -> list[IPNetwork]:
+        """Blocks of others the node has pod addresses in, known only while borrowing is allowed.
+
+        May be called from any thread.
+        """
+        lent = list(self._borrowed_in.items())
+        return [block for block, users in lent if node in tuple(users.values())]
 
     def take_moved(self) -> Moved:
         """What moved since the last call."""

@@ -113,6 +113,16 @@ class Spool:
             return ()
         return tuple(self.directory / name for name in names if is_waiting(name))
 
+    def keys(self) -> frozenset[AttachmentKey]:
+        """The attachments whose DEL waits; a file that cannot be read names none."""
+        found = set()
+        for path in self.pending():
+            with suppress(BadInput):
+                key = read_key(path)
+                if key is not None:
+                    found.add(key)
+        return frozenset(found)
+
     def drain(
         self, detach: Callable[[AttachmentKey], None], only: AttachmentKey | None = None
     ) -> int:

@@ -100,6 +100,7 @@ def render(answer: dict[str, Any]) -> str:
         f"datastore: written {counters['storeWrites']}",
     ]
     lines += bird_lines(answer.get("bird"))
+    lines += leak_lines(answer["leaks"])
     lines += [f"not ready: {reason}" for reason in answer["reasons"]]
     lines += [f"concern: {concern}" for concern in answer["concerns"]]
     return "\n".join(lines)
@@ -112,6 +113,22 @@ def bird_lines(bird: dict[str, Any] | None) -> list[str]:
     version = "does not answer" if bird["version"] is None else bird["version"]
     line = f"routing: BIRD {version}, {bird['established']} of {bird['sessions']} sessions up"
     return [line, *([] if bird["advice"] is None else [f"advice: {bird['advice']}"])]
+
+
+def leak_lines(leaks: dict[str, Any]) -> list[str]:
+    """Addresses in doubt and deleted nodes, in lines for people; none when all is well."""
+    lines = []
+    for each in leaks["suspected"]:
+        rest = max(0.0, leaks["gracePeriod"] - each["suspectedFor"])
+        addresses = ", ".join(each["addresses"]) or "no address"
+        lines.append(
+            f"leak suspected: {addresses} of {each['pod']} for {each['suspectedFor']:.0f} s"
+            f" (released in {rest:.0f} s): {'; '.join(each['proof'])}"
+        )
+    for node, lost in leaks["lostNodes"].items():
+        objection = f"; its agent still has {lost['pods']} pods" if lost["pods"] else ""
+        lines.append(f"deleted node {node} left blocks, for {lost['for']:.0f} s{objection}")
+    return lines
 
 
 def remaining(answer: dict[str, Any]) -> str:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 KEYS = (
     *("address", "agentSocket", "birdConfig", "birdSocket", "datastore", "interface"),
-    *("resyncPeriod", "secretsDir", "spoolDir"),
+    *("leakGracePeriod", "leakScanPeriod", "resyncPeriod", "secretsDir", "spoolDir"),
 )
 DATASTORE_KEYS = {
     "sqlite": ("path", "type"),
     "etcd": ("caFile", "certFile", "endpoints", "keyFile", "passwordFile", "type", "username"),
 }
-SHORTEST_RESYNC_S = 1.0
+SHORTEST_PERIOD_S = 1.0
 
 
 def load_agent_config(path: Path, node: str) -> AgentConfig:
@@ -55,6 +55,10 @@ def load_agent_config(path: Path, node: str) -> AgentConfig:
         address=address,
         interface=interface,
         resync_period_s=_seconds(fields, "resyncPeriod", start.resync_period_s),
+        leak_scan_period_s=_seconds(fields, "leakScanPeriod", start.leak_scan_period_s),
+        leak_grace_period_s=_seconds(
+            fields, "leakGracePeriod", start.leak_grace_period_s, may_be_off=True
+        ),
     )
 
 
@@ -149,14 +153,18 @@ def _text(fields: Mapping[str, Spot], key: str, default: str) -> str:
     return text
 
 
-def _seconds(fields: Mapping[str, Spot], key: str, default: float) -> float:
-    """Seconds as a number, or with a unit: `10`, `10s`, `500ms`, `1m`."""
+def _seconds(
+    fields: Mapping[str, Spot], key: str, default: float, *, may_be_off: bool = False
+) -> float:
+    """Seconds as a number, or with a unit: `10`, `10s`, `500ms`, `1m`; 0 where that means never."""
     if key not in fields:
         return default
     seconds = parse_seconds(str(fields[key].node.value))
-    if seconds is None or seconds < SHORTEST_RESYNC_S:
+    if seconds == 0 and may_be_off:
+        return 0.0
+    if seconds is None or seconds < SHORTEST_PERIOD_S:
         raise fields[key].refuse(
-            f"must be a time of at least {SHORTEST_RESYNC_S:g} s", fix="write it 10s"
+            f"must be a time of at least {SHORTEST_PERIOD_S:g} s", fix="write it 10s"
         )
     return seconds
 

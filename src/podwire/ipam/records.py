@@ -54,6 +54,11 @@ class Records:
         """The handle, or None."""
         return self._one(keys.handle_key(handle), codec.decode_handle)
 
+    def handles(self) -> tuple[Record[Handle], ...]:
+        """All handles that can be read, in key order."""
+        found = self._readable(keys.HANDLES, codec.decode_handle, None)
+        return tuple(record for record in found if not record.value.deleted)
+
     def affinity(self, node: str, cidr: IPNetwork) -> Record[Affinity] | None:
         """The node's claim on the block, or None."""
         return self._one(keys.affinity_key(node, cidr), codec.decode_affinity)

@@ -87,3 +87,8 @@ class AgentConfig:
     """BIRD's control socket."""
     resync_period_s: float = 10.0
     """How often what sends no event (sysctls) is looked at again."""
+    leak_scan_period_s: float = 60.0
+    """How often allocations are compared with the kernel."""
+    leak_grace_period_s: float = 900.0
+    """How long an address must have been without its pod before it is released, and how long a Node
+    must have been deleted before others clear up after it; 0: neither is ever done."""

@@ -35,6 +35,8 @@ PROBE = "/podwire/v1/probe"
 """Ours: what `Store.check_writable` tries to write; it never stays."""
 APPLIED = "/podwire/v1/applied/"
 """Ours, not Calico's: what each node's agent says it has applied."""
+OBJECTIONS = "/podwire/v1/objections/"
+"""Ours: the running agent of a deleted node still has pods."""
 
 
 def pool_key(name: str) -> str:
@@ -55,6 +57,14 @@ def endpoint_prefix(namespace: str) -> str:
 def endpoint_key(namespace: str, name: str) -> str:
     """Key of a WorkloadEndpoint."""
     return endpoint_prefix(namespace) + _escape(name)
+
+
+def node_endpoint_prefix(namespace: str, node: str) -> str:
+    """Prefix of a node's WorkloadEndpoints in a namespace, among them those of few other nodes.
+
+    A name begins with its node's, every dash doubled (model/endpoint.py).
+    """
+    return endpoint_prefix(namespace) + _escape(f"{node.replace('-', '--')}-")
 
 
 def reservation_key(name: str) -> str:
@@ -105,6 +115,11 @@ def handle_key(handle: str) -> str:
 def applied_key(node: str) -> str:
     """Key of a node agent's publication."""
     return APPLIED + _escape(node)
+
+
+def objection_key(node: str) -> str:
+    """Key of a node agent's objection."""
+    return OBJECTIONS + _escape(node)
 
 
 def parse_pool_key(key: str) -> str | None:

@@ -29,7 +29,8 @@ SHOWN = 5
 
 def export_lines(store: Store) -> Iterator[str]:
     """Everything that lasts, as it was at one moment."""
-    entries = [e for e in store.list("").entries if not e.key.startswith(keys.APPLIED)]
+    passing = (keys.APPLIED, keys.OBJECTIONS)
+    entries = [e for e in store.list("").entries if not e.key.startswith(passing)]
     yield to_text({"format": FORMAT, "objects": len(entries)})
     for entry in entries:
         yield to_text({"key": entry.key, "value": entry.value})

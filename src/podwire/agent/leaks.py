@@ -1,0 +1,221 @@
+"""Leaks: find addresses of this node whose pod its kernel does not carry, and give them back.
+
+A runtime that dies, or removes a pod's namespace by itself, sends no DEL, and containerd sends no
+GC. So this node looks for itself. What it judges by is in ipam/leaks.py; nothing is given back
+before it was in doubt for the whole grace period, and is in doubt once more with all calls for the
+container held up.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from podwire.agent.check import orphan
+from podwire.agent.detach import forget_connections
+from podwire.agent.sandbox import is_carried as has_route
+from podwire.drivers.netlink.session import Session
+from podwire.errors import BadInput, Conflict
+from podwire.ipam.leaks import (
+    Attached,
+    Carried,
+    Suspicion,
+    Tenant,
+    is_carried,
+    proof,
+    tenants,
+    weigh,
+)
+from podwire.ipam.records import Records
+from podwire.ipam.request import Release
+from podwire.model import codec, keys
+from podwire.model.addressing import block_holding, contains
+from podwire.model.endpoint import parse_link_alias
+from podwire.model.link import INTERFACE_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from podwire.agent.attachments import Attachments
+    from podwire.model.addressing import IPAddress, IPNetwork
+    from podwire.model.block import Block
+    from podwire.model.endpoint import AttachmentKey
+
+log = structlog.get_logger(__name__)
+
+
+class Leaks:
+    """This node's own leaks. One thread looks; `suspicions` may be read from any.
+
+    Attributes:
+        suspicions: what is in doubt, by handle; replaced as a whole.
+        released: addresses given back.
+    """
+
+    def __init__(self, attachments: Attachments, grace_s: float) -> None:
+        self._attachments = attachments
+        self._world = attachments.world
+        self._grace_s = grace_s
+        self._address: IPAddress | None = None
+        self.suspicions: Mapping[str, Suspicion] = {}
+        self.released = 0
+
+    def look(self, lent: Iterable[IPNetwork] = ()) -> None:
+        """Compare allocations and kernel once; give back what has been in doubt long enough.
+
+        `lent` are blocks of others in which this node has addresses, as far as known.
+
+        Raises:
+            PodwireError: datastore or kernel cannot be read; what was in doubt stays so.
+        """
+        with Session.open() as host:
+            if not self._is_at_home(host):
+                return
+            suspects = list(self._suspects(host, lent))
+        now = self._world.clock.monotonic()
+        before, self.suspicions = self.suspicions, weigh(suspects, self.suspicions, now)
+        for suspicion in self.suspicions.values():
+            if suspicion.looks == 1:
+                tell("leak suspected", suspicion)
+            elif suspicion.is_ripe(now, self._grace_s):
+                self._release(suspicion)
+        for handle in before.keys() - self.suspicions.keys():
+            log.info("no leak after all", handle=handle)
+
+    # --- the look -------------------------------------------------------------------------------
+
+    def _is_at_home(self, host: Session) -> bool:
+        """Whether this is the network namespace of the node.
+
+        An agent started in another one would find none of its pods, and take them all for gone.
+        """
+        entry = self._world.store.get(keys.node_key(self._world.node))
+        if entry is not None:  # a deleted one leaves what we knew of it
+            address = codec.decode_node(entry.key, entry.value).address
+            self._address = None if address is None else address.ip
+        return any(each.interface.ip == self._address for each in host.addresses())
+
+    def _suspects(
+        self, host: Session, lent: Iterable[IPNetwork]
+    ) -> Iterator[tuple[Tenant, tuple[str, ...]]]:
+        # Blocks before the kernel: an ADD that ends in between is then seen with its veth.
+        blocks = tuple(self._blocks(lent))
+        attached = {
+            key.handle: Attached(
+                container_id=key.container_id,
+                interface=key.interface,
+                host_interface=local.endpoint.interface,
+                title=local.endpoint.title,
+            )
+            for key, local in self._world.endpoints.all().items()
+        }
+        found = tenants(blocks, self._world.node, attached)
+        exempt = self._exempt()
+        carried = look_at_kernel(host, self._world.boot)
+        for tenant in found:
+            if tenant.handle not in exempt and not self._is_there(host, tenant, carried):
+                network = tenant.handle.removesuffix(f".{tenant.container_ids[-1]}")
+                yield tenant, proof(tenant, carried, self._attachments.valid_in(network))
+
+    def _blocks(self, lent: Iterable[IPNetwork]) -> Iterator[Block]:
+        records = Records(self._world.store)
+        own = {affinity.value.block for affinity in records.affinities(self._world.node)}
+        pools = records.rules(self._world.node, {}).pools
+        known = {
+            block_holding(each.ip, pool.block_size)
+            for local in self._world.endpoints.all().values()
+            for each in local.endpoint.addresses
+            for pool in pools
+            if contains(pool.cidr, each.ip)
+        }
+        for cidr in own | known | set(lent):
+            try:
+                record = records.block(cidr)
+            except BadInput as error:
+                log.warning("block not looked at", block=str(cidr), reason=str(error))
+                continue
+            if record is not None:
+                yield record.value
+
+    def _exempt(self) -> frozenset[str]:
+        """Handles whose ADD or DEL is under way, waits in the spool, or is owed."""
+        world = self._world
+        keys_ = (*self._attachments.busy(), *world.spool.keys(), *tuple(world.owed))
+        return frozenset(key.handle for key in keys_)
+
+    @staticmethod
+    def _is_there(host: Session, tenant: Tenant, carried: Carried) -> bool:
+        return is_carried(tenant, carried) or any(
+            has_route(host, address) for address in tenant.addresses
+        )
+
+    # --- giving back ----------------------------------------------------------------------------
+
+    def _release(self, suspicion: Suspicion) -> None:
+        tenant = suspicion.tenant
+        key = self._key(tenant)
+        with self._attachments.alone_with(key), Session.open() as host:
+            carried = look_at_kernel(host, self._world.boot)
+            # What came while we waited for our turn counts.
+            if tenant.handle in self._exempt() or self._is_there(host, tenant, carried):
+                return
+            forget_connections(tenant.addresses)
+            # Before the address: an endpoint must never outlive it.
+            self._delete_endpoints(tenant)
+            self._world.endpoints.remove(key)
+            released = self._give_back(tenant)
+        self.released += len(released)
+        tell("leak released", suspicion, addresses=",".join(map(str, released)))
+        self._attachments.look_for_surplus()
+
+    def _key(self, tenant: Tenant) -> AttachmentKey:
+        for key in self._world.endpoints.all():
+            if key.handle == tenant.handle:
+                return key
+        container_id = tenant.container_ids[-1]
+        return orphan(tenant.handle.removesuffix(f".{container_id}"), container_id, ())
+
+    def _delete_endpoints(self, tenant: Tenant) -> None:
+        """Those of the tenant's container; a newer container of the same pod keeps its own."""
+        world, known = self._world, tenant.attached
+        namespace = known.title.partition("/")[0] if known is not None else tenant.namespace
+        prefix = keys.node_endpoint_prefix(namespace, world.node)
+        for entry in world.store.list(prefix).entries:
+            endpoint = codec.decode_endpoint(entry.key, entry.value)
+            if endpoint.node == world.node and endpoint.container_id in tenant.container_ids:
+                with suppress(Conflict):  # somebody else's by now
+                    world.store.delete(entry.key, entry.revision)
+
+    def _give_back(self, tenant: Tenant) -> tuple[IPAddress, ...]:
+        """Release exactly what was seen, all of the handle's addresses or none."""
+        ipam = self._world.ipam
+        if self._world.store.get(keys.handle_key(tenant.handle)) is not None:
+            return ipam.release_handle(tenant.handle, seen=tenant.addresses)
+        lost = [
+            Release(address=address, handle=tenant.handle, sequence=sequence)
+            for address, sequence in tenant.addresses.items()
+        ]
+        return ipam.release_addresses(lost).released
+
+
+def look_at_kernel(host: Session, boot: str) -> Carried:
+    """The host sides of pods in this namespace."""
+    veths, unmarked = set(), set()
+    for link in host.links().values():
+        owner = parse_link_alias(link.alias)
+        if owner is not None:
+            veths.add((owner.container_id, owner.interface))
+        elif link.name.startswith(INTERFACE_PREFIX):
+            unmarked.add(link.name)
+    return Carried(veths=frozenset(veths), unmarked=frozenset(unmarked), boot=boot)
+
+
+def tell(event: str, suspicion: Suspicion, **more: str) -> None:
+    """Log it, with owner and proof."""
+    tenant = suspicion.tenant
+    told = {"addresses": ",".join(map(str, tenant.addresses)), **more}
+    log.info(
+        event, pod=tenant.title, handle=tenant.handle, **told, proof="; ".join(suspicion.proof)
+    )
