@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from podwire.agent.endpoints import NETWORK_ANNOTATION
 from podwire.drivers.store.single_object import SingleObjectStore
-from podwire.ipam.allocation import faults, live
+from podwire.ipam.allocation import live
 from podwire.ipam.records import Records
 from podwire.ipam.service import IPAM, AssignRequest
+from podwire.ipam.soundness import faults
 from podwire.model import keys
 from podwire.model.block import AffinityState, IPAMConfig
 from podwire.model.codec import decode_handle, encode, key_of
@@ -231,7 +232,7 @@ class World:
                 assert block.node == node, f"{node} has confirmed {cidr} of {block.node}"
         assert all(count == 1 for count in held.values()), held
         for block in self.blocks():
-            assert faults(block) == (), (block.cidr, faults(block))
+            assert faults(block.wire, block.size) == (), block.wire
             sequences = [allocation.sequence for allocation in block.allocations.values()]
             assert len(set(sequences)) == len(sequences), (block.cidr, sequences)
             assert all(sequence < block.sequence for sequence in sequences)

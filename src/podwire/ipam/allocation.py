@@ -157,22 +157,6 @@ class Claimant:
         )
 
 
-def faults(block: Block) -> tuple[str, ...]:
-    """What is wrong with a block as it stands; empty for a sound one (calico.md rules of check)."""
-    found = []
-    size = block.size
-    free = list(block.unallocated)
-    if len(set(free)) != len(free):
-        found.append("an ordinal is free twice")
-    if any(not 0 <= ordinal < size for ordinal in (*free, *block.allocations)):
-        found.append("an ordinal is out of range")
-    if set(free) & block.allocations.keys():
-        found.append("an ordinal is free and allocated")
-    if len(free) + len(block.allocations) != size:
-        found.append(f"{len(free)} free + {len(block.allocations)} allocated is not {size}")
-    return tuple(found)
-
-
 def timestamp(moment: datetime) -> str:
     """RFC 3339, UTC, to the microsecond."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,207 +1,125 @@
 """Whether the records of address allocation agree, with each other and with the users. Pure.
 
 Everything is looked at as it was at one moment; what only looks wrong because an ADD is under way
-cannot be seen where a store writes block, handle and endpoint at once.
+cannot be seen where a store writes block, handle and endpoint at once. What holds a look for sure
+is told once: nothing is said of single records of a node that is gone, or of addresses while
+somebody who may use them cannot be read.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from enum import StrEnum
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from podwire.errors import BadInput
-from podwire.ipam.allocation import faults, live
-from podwire.model import codec, keys
-from podwire.model.addressing import address_at, contains
-from podwire.model.block import Affinity, AffinityState, Block, Handle
-from podwire.model.endpoint import WorkloadEndpoint
-from podwire.model.node import Node
-from podwire.model.pool import IPPool
+from podwire.ipam.checkblocks import blocks
+from podwire.ipam.checkworld import KNOWN_TUNNELS, World
+from podwire.ipam.leftovers import TUNNEL_TYPES
+from podwire.ipam.problem import REPAIR, Problem, Report, Trouble
+from podwire.model import keys
+from podwire.model.addressing import contains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from podwire.boundary import Entry
-    from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.block import Allocation
 
-RELEASE = "podwire ipam release --from-report FILE"
-_TUNNELS = ("ipipTunnelAddress", "vxlanTunnelAddress")
+ANEW = "make the pod anew: somebody else may get its address"
 
 
-class Trouble(StrEnum):
-    """Ways in which the records disagree."""
-
-    LEAKED = "leaked"
-    OUTSIDE = "outsidePools"
-    UNALLOCATED = "notAllocated"
-    SHARED = "usedTwice"
-    EMPTY_HANDLE = "handleWithoutAddress"
-    MISSING_HANDLE = "missingHandle"
-    BROKEN_BLOCK = "invalidBlock"
-    UNCLAIMED_BLOCK = "blockWithoutAffinity"
-    EMPTY_CLAIM = "affinityWithoutBlock"
-    LOST_NODE = "blockOfMissingNode"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One disagreement."""
-
-    trouble: Trouble
-    subject: str
-    """Address, block, handle or key."""
-    sentence: str
-    fix: str
-    address: IPAddress | None = None
-    handle: str | None = None
-    sequence: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who uses an address."""
-
-    title: str
-    node: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was found, in the order of the checks, and how much was looked at."""
-
-    problems: tuple[Problem, ...]
-    blocks: int
-    allocations: int
-    endpoints: int
-    by_node: Mapping[str, int]
-    """Addresses allocated to each node."""
-
-
-@dataclass(frozen=True, slots=True)
-class _World:
-    pools: tuple[IPPool, ...]
-    nodes: Mapping[str, Node]
-    endpoints: tuple[WorkloadEndpoint, ...]
-    blocks: tuple[Block, ...]
-    affinities: tuple[Affinity, ...]
-    handles: Mapping[str, Handle]
-    unreadable: tuple[Problem, ...]
-
-    @property
-    def users(self) -> Mapping[IPAddress, list[User]]:
-        found: defaultdict[IPAddress, list[User]] = defaultdict(list)
-        for endpoint in self.endpoints:
-            for interface in endpoint.addresses:
-                found[interface.ip].append(User(f"pod {endpoint.title}", endpoint.node))
-        for node in self.nodes.values():
-            for tunnel in (node.ipip_tunnel, node.vxlan_tunnel):
-                if tunnel is not None:
-                    found[tunnel].append(User(f"the tunnel of node {node.name}", node.name))
-        return found
-
-
-def check(entries: Iterable[Entry]) -> Report:
-    """Compare everything below /calico/, as it was at one moment."""
-    world = _world(entries)
-    taken = {
-        address_at(block.cidr, ordinal): allocation
-        for block in world.blocks
-        for ordinal, allocation in live(block).items()
-    }
-    by_node: defaultdict[str, int] = defaultdict(int)
-    for allocation in taken.values():
-        by_node[allocation.attributes.get("node", "")] += 1
+def check(entries: Iterable[Entry], now: datetime | None = None) -> Report:
+    """Compare everything in the datastore, as it was at one moment; `now` dates what is found."""
+    world = World(entries, now)
+    by_node = Counter(each.attributes.get("node", "") for each in world.taken.values())
+    problems = (
+        *_leaks(world),
+        *_uses(world),
+        *_handles(world),
+        *blocks(world),
+        *_lost_nodes(world),
+        *world.unreadable,
+    )
+    order = list(Trouble)
+    addresses = sorted({*world.taken, *world.users}, key=lambda each: (each.version, int(each)))
     return Report(
-        problems=(
-            *world.unreadable,
-            *_leaks(world, taken),
-            *_uses(world, taken),
-            *_handles(world, taken),
-            *_blocks(world),
-        ),
+        problems=tuple(sorted(problems, key=lambda each: order.index(each.trouble))),
         blocks=len(world.blocks),
-        allocations=len(taken),
+        allocations=len(world.taken),
         endpoints=len(world.endpoints),
         by_node=dict(sorted(by_node.items(), key=lambda item: (-item[1], item[0]))),
+        users={a: tuple(each.user for each in world.users.get(a, ())) for a in addresses},
+        cluster=world.guid,
     )
 
 
-def _world(entries: Iterable[Entry]) -> _World:
-    found: list[object] = []
-    unreadable: list[Problem] = []
-    for entry in entries:
-        try:
-            found.append(codec.decode(entry.key, entry.value))
-        except BadInput as error:
-            if entry.key.startswith(_WATCHED):
-                unreadable.append(
-                    Problem(
-                        trouble=Trouble.UNREADABLE,
-                        subject=entry.key,
-                        sentence=error.message,
-                        fix=f"podwire datastore get {entry.key}",
-                    )
-                )
-    return _World(
-        pools=tuple(each for each in found if isinstance(each, IPPool)),
-        nodes={each.name: each for each in found if isinstance(each, Node)},
-        endpoints=tuple(each for each in found if isinstance(each, WorkloadEndpoint)),
-        blocks=tuple(each for each in found if isinstance(each, Block) and not each.deleted),
-        affinities=tuple(each for each in found if isinstance(each, Affinity) and not each.deleted),
-        handles={e.id: e for e in found if isinstance(e, Handle) and not e.deleted},
-        unreadable=tuple(unreadable),
-    )
-
-
-_WATCHED = (
-    *(keys.POOLS, keys.NODES, keys.ENDPOINTS),
-    *(keys.BLOCKS, keys.AFFINITIES, keys.HANDLES),
-)
-
-
-def _leaks(world: _World, taken: Mapping[IPAddress, Allocation]) -> Iterator[Problem]:
-    users = world.users
-    for address, allocation in taken.items():
-        owner = allocation.attributes.get("pod") or allocation.attributes.get("type") or "nobody"
-        if address in users or (owner not in _TUNNELS and "type" in allocation.attributes):
+def _leaks(world: World) -> Iterator[Problem]:
+    if world.users_unreadable:
+        return  # whose address it is may stand in what cannot be read
+    for address, taken in world.taken.items():
+        owner = taken.attributes
+        type_, node = owner.get("type"), owner.get("node", "no node")
+        if address in world.users or node in world.lost:
+            continue
+        if type_ is not None and type_ not in KNOWN_TUNNELS:
             continue  # load balancers, WireGuard …: who uses those is not told by what we read
-        node = allocation.attributes.get("node", "no node")
+        named = "pod" in owner or type_ in TUNNEL_TYPES
+        title = type_ or f"{owner.get('namespace', '')}/{owner.get('pod', '')}".strip("/")
+        since = owner.get("timestamp")
+        whose = f"to {title} on {node}" if named else "and names no pod"
+        dated = f" since {since[:19]}" if since else ""
+        by_hand = f"podwire ipam release --ip {address}, if you know that nobody uses it"
         yield Problem(
             trouble=Trouble.LEAKED,
             subject=str(address),
-            sentence=f"{address} is allocated ({owner} on {node}) and nobody uses it",
-            fix=RELEASE,
+            sentence=f"{address} is allocated {whose}{dated}, and nobody uses it",
+            fix=REPAIR if named else by_hand,
             address=address,
-            handle=allocation.handle,
-            sequence=allocation.sequence,
+            handle=taken.handle,
+            node=owner.get("node"),
+            sequence=taken.sequence,
+            owner=title or None,
+            allocated=since,
         )
 
 
-def _uses(world: _World, taken: Mapping[IPAddress, Allocation]) -> Iterator[Problem]:
+def _uses(world: World) -> Iterator[Problem]:
     for address, users in world.users.items():
-        user = users[0]
-        if not any(contains(pool.cidr, address) for pool in world.pools if not pool.disabled):
+        user, taken = users[0].user, world.taken.get(address)
+        said = f"{address} is used by {user.title}"
+        tunnel = "type" in users[0].expected
+        agent = f"start the agent of {user.node}: it takes another"
+        pools = [pool for pool in world.pools if contains(pool.cidr, address)]
+        if all(pool.disabled for pool in pools):
+            names = ", ".join(pool.name for pool in pools)
+            enable = f"enable IPPool {names}" if pools else "create an IPPool that holds it"
             yield Problem(
                 trouble=Trouble.OUTSIDE,
                 subject=str(address),
-                sentence=f"{address} is used by {user.title} and lies in no enabled IPPool",
-                fix="make the pod anew, or enable the IPPool it came from",
+                sentence=f"{said} and lies in no enabled IPPool",
+                fix=f"make the pod anew, or {enable}",
                 address=address,
             )
-        elif address not in taken:
+        elif taken is None and not any(contains(cidr, address) for cidr in world.unsure):
             yield Problem(
                 trouble=Trouble.UNALLOCATED,
                 subject=str(address),
-                sentence=f"{address} is used by {user.title} and is not allocated to anybody",
-                fix="make the pod anew: somebody else may get its address",
+                sentence=f"{said} and is not allocated to anybody",
+                fix=agent if tunnel else ANEW,
                 address=address,
             )
+        if taken is not None and any(_is_anothers(taken, each.expected) for each in users):
+            yield Problem(
+                trouble=Trouble.ANOTHERS,
+                subject=str(address),
+                sentence=f"{said}, and allocated to {_owner(taken)}",
+                fix=agent if tunnel else "make the pod anew: the address is somebody else's",
+                address=address,
+                handle=taken.handle,
+                sequence=taken.sequence,
+            )
         if len(users) > 1:
-            titles = " and ".join(each.title for each in users)
+            titles = " and ".join(each.user.title for each in users)
             yield Problem(
                 trouble=Trouble.SHARED,
                 subject=str(address),
@@ -211,65 +129,81 @@ def _uses(world: _World, taken: Mapping[IPAddress, Allocation]) -> Iterator[Prob
             )
 
 
-def _handles(world: _World, taken: Mapping[IPAddress, Allocation]) -> Iterator[Problem]:
-    used = {a.handle for block in world.blocks for a in block.allocations.values()}
-    for name in world.handles:
-        if name not in used:
+def _is_anothers(taken: Allocation, expected: Mapping[str, str]) -> bool:
+    """Whether the allocation names another owner; what it does not say is taken for granted."""
+    owner = taken.attributes
+    if taken.alternate is not None or "vmi-name" in owner or not {"pod", "type"} & owner.keys():
+        return False  # a machine that moves has two pods; another tool's says nothing
+    if ("type" in owner) is not ("type" in expected):
+        return True
+    return any(owner.get(name, value) != value for name, value in expected.items())
+
+
+def _owner(taken: Allocation) -> str:
+    owner = taken.attributes
+    name = owner.get("type") or f"pod {owner.get('namespace', '')}/{owner.get('pod', '')}"
+    return f"{name} on {owner.get('node', 'no node')}"
+
+
+def _handles(world: World) -> Iterator[Problem]:
+    held: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for block in world.blocks:
+        for allocation in block.allocations.values():
+            if allocation.handle is not None:
+                in_use = allocation.released_at is None
+                held[allocation.handle][str(block.cidr)] += in_use
+    for name, handle in world.handles.items():
+        if name not in held and not world.unsure & handle.blocks.keys():
             yield Problem(
                 trouble=Trouble.EMPTY_HANDLE,
                 subject=name,
                 sentence=f"handle {name} has no address",
-                fix=RELEASE,
+                fix=REPAIR,
                 handle=name,
             )
-    for address, allocation in taken.items():
-        if allocation.handle is not None and allocation.handle not in world.handles:
+    for name, counts in held.items():
+        places = {cidr: count for cidr, count in counts.items() if count}
+        known = world.handles.get(name)
+        if places and known is None and keys.handle_key(name) not in world.entries:
             yield Problem(
                 trouble=Trouble.MISSING_HANDLE,
-                subject=allocation.handle,
-                sentence=f"{address} belongs to handle {allocation.handle}, which does not exist",
-                fix=f"podwire ipam release --ip {address} once its pod is gone",
-                address=address,
-                handle=allocation.handle,
+                subject=name,
+                sentence=f"handle {name} does not exist, and addresses of {', '.join(places)}"
+                " belong to it",
+                fix=REPAIR,
+                handle=name,
             )
+        elif known is not None:
+            counted = {str(cidr): count for cidr, count in known.blocks.items()}
+            missed = [cidr for cidr, count in places.items() if counted.get(cidr, 0) < count]
+            if missed:
+                yield Problem(
+                    trouble=Trouble.UNCOUNTED,
+                    subject=name,
+                    sentence=f"handle {name} does not count its addresses of {', '.join(missed)}:"
+                    " they would never be released",
+                    fix=REPAIR,
+                    handle=name,
+                )
 
 
-def _blocks(world: _World) -> Iterator[Problem]:
-    claims = {(claim.node, claim.block) for claim in world.affinities}
-    there = {block.cidr for block in world.blocks}
-    for block in world.blocks:
-        for fault in faults(block):
-            yield Problem(
-                trouble=Trouble.BROKEN_BLOCK,
-                subject=str(block.cidr),
-                sentence=f"block {block.cidr}: {fault}",
-                fix="set datastoreReady: false and mend the block by hand",
-            )
-        if block.node is None:
-            continue
-        if (block.node, block.cidr) not in claims:
-            yield Problem(
-                trouble=Trouble.UNCLAIMED_BLOCK,
-                subject=str(block.cidr),
-                sentence=f"block {block.cidr} is held by {block.node}, without an affinity",
-                fix=f"start the agent of {block.node}: it claims the block again",
-            )
-        if block.node not in world.nodes:
-            yield _lost(block.cidr, block.node)
-    for claim in world.affinities:
-        if claim.block not in there and claim.state is AffinityState.CONFIRMED:
-            yield Problem(
-                trouble=Trouble.EMPTY_CLAIM,
-                subject=str(claim.block),
-                sentence=f"{claim.node} has an affinity for {claim.block}, and there is no block",
-                fix=f"start the agent of {claim.node}: it makes the block",
-            )
-
-
-def _lost(block: IPNetwork, node: str) -> Problem:
-    return Problem(
-        trouble=Trouble.LOST_NODE,
-        subject=str(block),
-        sentence=f"block {block} is held by {node}, which is no Node",
-        fix=f"start the agent of {node}, or release what leaked and delete the affinity",
-    )
+def _lost_nodes(world: World) -> Iterator[Problem]:
+    for node, counts in sorted(world.lost.items()):
+        nouns = (("block", "s"), ("address", "es"), ("endpoint", "s"))
+        parts = [
+            f"{counts[noun]} {noun}{'' if counts[noun] == 1 else plural}"
+            for noun, plural in nouns
+            if counts[noun]
+        ]
+        what = ", ".join(parts) or "an affinity"
+        objection = world.objections.get(node)
+        alive = f"; its agent runs, with {objection} of its pods" if objection else ""
+        yield Problem(
+            trouble=Trouble.LOST_NODE,
+            subject=node,
+            sentence=f"there is no Node {node}, and it has {what}{alive}",
+            fix="delete its pods, or start its agent again to register it anew"
+            if objection
+            else f"podwire ipam release --node {node}",
+            node=node,
+        )

@@ -194,6 +194,11 @@ def parse_applied_key(key: str) -> str | None:
     return _only_name(key, APPLIED)
 
 
+def parse_objection_key(key: str) -> str | None:
+    """Node of the objection, or None."""
+    return _only_name(key, OBJECTIONS)
+
+
 def _escape(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2f")
 
