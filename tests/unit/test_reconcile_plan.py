@@ -95,6 +95,38 @@ def test_the_tracker_always_knows_the_plan(steps: list[tuple[str, int, Mark]]) -
         assert tracker.pending == plan(tracker.desired, tracker.actual, ours)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["want", "unwant", "saw", "gone"]),
+            keys,
+            st.builds(Mark, st.sampled_from(["us", "them"]), st.integers(0, 2)),
+        ),
+        max_size=30,
+    )
+)
+def test_drift_is_what_was_right_and_changed_by_itself(
+    steps: list[tuple[str, int, Mark]],
+) -> None:
+    tracker: DeltaTracker[int, Mark] = DeltaTracker(ours)
+    was_right: dict[int, Mark] = {}
+    for verb, key, value in steps:
+        match verb:
+            case "want":
+                tracker.want(key, value)
+            case "unwant":
+                tracker.unwant(key)
+            case "saw":
+                tracker.saw(key, value)
+            case _:
+                tracker.gone(key)
+        desired, actual = tracker.desired, tracker.actual
+        # Right since it was last wanted otherwise, at some moment.
+        was_right = {k: v for k, v in was_right.items() if desired.get(k) == v}
+        was_right |= {k: v for k, v in desired.items() if actual.get(k) == v}
+        assert tracker.drifted == {k for k, v in was_right.items() if actual.get(k) != v}
+
+
 @given(wanted, present, present)
 def test_a_resync_forgets_what_memory_had_wrong(
     desired: dict[int, Mark], believed: dict[int, Mark], true: dict[int, Mark]

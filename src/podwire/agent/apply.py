@@ -14,6 +14,7 @@ never deleted first.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, assert_never
@@ -44,6 +45,8 @@ DELETE_GRACE_S = 10.0
 WRITE_GRACE_S = 0.2
 """How long something may be missing on a pod's interface before the loop writes it: an ADD or DEL
 at work writes it itself, and two writers of one route would only get in each other's way."""
+LINKS = "links"
+"""What devices are counted under: they are no table."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Counters:
     """Kernel objects written: created, replaced or set."""
     deletes: int = 0
     refused: int = 0
+    repaired: int = 0
+    """Of those written: what had been right, and had changed or gone without us."""
     audits: int = 0
     drift: int = 0
     """Differences an audit found that no event had told of."""
@@ -75,6 +80,8 @@ class Applier:
         self._waiting: dict[Key, float] = {}
         """Since when something about a pod's interface is out of order."""
         self.counters = Counters()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        """The same by table (or `links`) and outcome: written, repaired, deleted, refused."""
         self.routes_doubtful = False
         """The kernel holds a route we did not know of: list them."""
 
@@ -110,7 +117,7 @@ class Applier:
             self._refused(name, error)
             return False
         self._failures.succeeded(name)
-        self.counters.writes += 1
+        self._wrote(LINKS)
         return True
 
     def apply_pod_links(self, names: Iterable[str]) -> None:
@@ -125,7 +132,7 @@ class Applier:
                 self._refused(name, error)
             else:
                 self._failures.succeeded(name)
-                self.counters.writes += 1
+                self._wrote(LINKS)
 
     def delete_stray(self, link: Link) -> None:
         """Delete a veth that carries our mark and belongs to nothing."""
@@ -136,7 +143,7 @@ class Applier:
         except PodwireError as error:
             self._refused(link.name, error)
         else:
-            self.counters.deletes += 1
+            self._deleted(LINKS)
 
     def delete_foreign(self, routes: Sequence[Route]) -> None:
         """Delete routes that another program left behind and that we answer for now."""
@@ -144,7 +151,7 @@ class Applier:
         for route, error in zip(routes, answers, strict=True):
             if error is None or isinstance(error, NotThere) or error.errno in ABSENT:
                 self._kernel.gone(route)
-                self.counters.deletes += 1
+                self._deleted(Table.ROUTES)
 
     # --- tables ---------------------------------------------------------------------------------
 
@@ -236,9 +243,9 @@ class Applier:
             if error is None:
                 if isinstance(was, Route) and was.protocol != PROTOCOL_PODWIRE:
                     self.counters.retaken += 1
+                self._wrote(table, key)
                 self._kernel.saw(entry)
                 self._failures.succeeded(key)
-                self.counters.writes += 1
             else:
                 if error.errno == errno.EEXIST and self._failures.find(key) is not None:
                     self.routes_doubtful = True
@@ -248,7 +255,8 @@ class Applier:
         for key, entry in entries:
             assert isinstance(entry, Sysctl)
             try:
-                self.counters.writes += sysctl.write(entry.name, entry.value)
+                if sysctl.write(entry.name, entry.value):
+                    self._wrote(Table.SYSCTLS, key)
             except NotThere:
                 # This kernel has no such switch (IPv6), or the device has gone: nothing to do.
                 pass
@@ -266,12 +274,24 @@ class Applier:
             if error is None or isinstance(error, NotThere) or error.errno in ABSENT:
                 self._kernel.gone(entry)
                 self._failures.succeeded(key)
-                self.counters.deletes += 1
+                self._deleted(table)
             else:
                 self._refused(key, error)
 
+    def _wrote(self, table: str, key: Key | None = None) -> None:
+        self.counters.writes += 1
+        self.outcomes[table, "written"] += 1
+        if key is not None and key in self._kernel.trackers[table_of_key(key)].drifted:
+            self.counters.repaired += 1
+            self.outcomes[table, "repaired"] += 1
+
+    def _deleted(self, table: str) -> None:
+        self.counters.deletes += 1
+        self.outcomes[table, "deleted"] += 1
+
     def _refused(self, key: Key | str, error: PodwireError) -> None:
         self.counters.refused += 1
+        self.outcomes[LINKS if isinstance(key, str) else table_of_key(key), "refused"] += 1
         self._failures.failed(key, error, self._clock.monotonic())
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
 
 from podwire.bgp.parse import parse_protocols, parse_status
 from podwire.bgp.reason import why_old
-from podwire.bgp.state import ESTABLISHED
+from podwire.bgp.state import ESTABLISHED, STATES
 from podwire.desired.bgpchange import interrupts
 from podwire.desired.bgptext import render
 from podwire.drivers.bird.control import Control
@@ -26,7 +28,7 @@ from podwire.drivers.secrets import read_secret
 from podwire.errors import BadInput, PodwireError, Rejected, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from podwire.boundary import Clock
     from podwire.desired.bgp import BirdConfig
@@ -68,6 +70,8 @@ class BirdReport:
     """None: it does not answer."""
     established: int = 0
     sessions: int = 0
+    states: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """How many sessions are in each of BGP's states; BIRD's word, `Down` where it has none."""
     told: Wish | None = None
     """What it has read last."""
     away: PodwireError | None = None
@@ -321,6 +325,7 @@ class BirdWriter:
             away=None if old is None else Unsupported(old.sentence, fix=old.fix),
             sessions=len(sessions),
             established=sum(each.info == ESTABLISHED for each in sessions),
+            states=Counter(state_word(each.info) for each in sessions),
         )
         if self._unread and not self._held():
             self._configure()
@@ -335,7 +340,7 @@ class BirdWriter:
         lasting = first_time or now - self._away_since >= PATIENCE_S
         # Until it has lasted the last figures stand: its unit is starting it again.
         if lasting:
-            self._note(version=None, away=error, sessions=0, established=0)
+            self._note(version=None, away=error, sessions=0, established=0, states={})
 
     def _note(self, **fields: object) -> None:
         self.report = replace(self.report, **fields)  # type: ignore[arg-type]
@@ -348,6 +353,12 @@ class BirdWriter:
             log.info("bird answers", version=after.version)
         if after.refused is not None and str(after.refused) != str(before.refused):
             log.warning("bird keeps its last configuration", reason=str(after.refused))
+
+
+def state_word(info: str) -> str:
+    """The state in what BIRD says of a session: `Active  Socket: Connection refused` is Active."""
+    word = info.partition(" ")[0]
+    return word if word in STATES else "Down"
 
 
 def _secrets_of(config: BirdConfig) -> set[SecretKey]:

@@ -61,6 +61,8 @@ class Kernel:
         self._ours_stood: set[RouteKey] = set()
         """Where a route of ours stood since we watch, and it was not we who took it away."""
         self._seen = Seen()
+        self.overruns = 0
+        """How often the kernel had more to announce than was read in time."""
 
     @property
     def default_route(self) -> bool:
@@ -192,6 +194,7 @@ class Kernel:
             match event.value:
                 case None:
                     self._seen.lost = True
+                    self.overruns += 1
                 case Link() as link:
                     (self._link_gone if event.deleted else self._link_seen)(link)
                 case Address() as address:

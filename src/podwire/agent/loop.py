@@ -17,6 +17,7 @@ from podwire.agent.audit import Audit
 from podwire.agent.bgp import BGP
 from podwire.agent.firewall import FirewallKeeper
 from podwire.agent.observe import Away, Changed, Listed, Nudge
+from podwire.agent.pace import Pace
 from podwire.agent.picture import Picture
 from podwire.agent.status import Status, describe
 from podwire.errors import PodwireError
@@ -42,6 +43,7 @@ class Loop:
         self.applier = Applier(world.session, self.picture.kernel, world.clock, world.failures)
         self.bgp = BGP(world.bird, world.clock, world.config.node)
         self.firewall = FirewallKeeper(world.clock)
+        self.pace = Pace(world.clock)
         self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
         self._next_audit = world.clock.monotonic() + world.config.resync_period_s
         self._stopped = False
@@ -53,6 +55,10 @@ class Loop:
         self.status = Status()
         """The latest status, replaced as a whole; any thread may read it."""
 
+    def failing(self) -> int:
+        """How many kernel objects were refused and wait for another try."""
+        return len(self._world.failures)
+
     def stop(self) -> None:
         """End after the present turn; may be called from a signal handler."""
         self._stopped = True
@@ -63,7 +69,9 @@ class Loop:
         self.picture.kernel.list_all(self._world.session)
         busy = True
         while not self._stopped:
-            self._wait.poll(0 if busy else self._patience_ms())
+            patience_ms = 0 if busy else self._patience_ms()
+            self.pace.rest(patience_ms / 1000)
+            self._wait.poll(patience_ms)
             busy = self.turn()
 
     def turn(self) -> bool:
@@ -71,7 +79,10 @@ class Loop:
 
         Safe to call at any time and any number of times.
         """
-        self.applier.counters.turns += 1
+        self.pace.begin()
+        counters = self.applier.counters
+        counters.turns += 1
+        changes = counters.writes + counters.deletes
         # Asked before the look: endpoints adopted meanwhile would be missing from what it saw.
         adopted = self._world.adopted()
         self._look()
@@ -89,6 +100,7 @@ class Loop:
                     self.firewall.settle(self.picture.mirror.snapshot())
                 self._announce()
         self._tell(blocked, adopted=adopted)
+        self.pace.end(changed=counters.writes + counters.deletes != changes, busy=busy)
         return busy
 
     # --- look -----------------------------------------------------------------------------------

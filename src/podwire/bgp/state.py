@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress, IPNetwork
 
 ESTABLISHED = "Established"
+STATES = ("Idle", "Connect", "Active", "OpenSent", "OpenConfirm", ESTABLISHED, "Down")
+"""BGP's own words for how far a session has come; BIRD's own is Down: it does not try."""
 
 
 class BirdVersion(NamedTuple):

@@ -8,7 +8,7 @@ about what a watcher would lag.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,8 @@ class Memory:
         self._labels = labels
         self._own: Mapping[IPNetwork, Record[Block]] | None = None
         self._rules: tuple[float, Rules] | None = None
+        self.last_seen = View()
+        """What was known last, forgotten or not: for figures, never for decisions."""
 
     def look(self, *, again: bool) -> View:
         """A view from memory, or, when `again` or there is none, from the datastore."""
@@ -61,7 +63,8 @@ class Memory:
         rules = self.rules(again=True)
         own = self._claims.held(cooldown_s=rules.config.cooldown_s)
         self._own = own
-        return View(rules=rules, own=own, fresh=True)
+        self.last_seen = View(rules=rules, own=own, fresh=True)
+        return self.last_seen
 
     def rules(self, *, again: bool = False) -> Rules:
         """The rules, at most RULES_AGE_S old, or read just now when `again`."""
@@ -76,6 +79,7 @@ class Memory:
         """Remember one of the node's own blocks as it was written."""
         if self._own is not None and record.value.node == self._claims.node:
             self._own = {**self._own, record.value.cidr: record}
+            self.last_seen = replace(self.last_seen, own=self._own)
 
     def reread(self, cidr: IPNetwork) -> None:
         """Read a block again after a write of it was refused."""

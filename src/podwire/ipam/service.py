@@ -25,7 +25,7 @@ from podwire.ipam.release import by_block, holder_of, release_by_handle, release
 from podwire.ipam.request import Assigned, AssignRequest, Release, Released
 from podwire.ipam.room import refuse_without_room
 from podwire.ipam.surplus import GivenBack, enough, surplus
-from podwire.ipam.usage import Usage, read_usage
+from podwire.ipam.usage import Usage, compute_usage, read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -238,6 +238,12 @@ class IPAM:
         )
         again_in_s = view.rules.config.cooldown_s if rests and len(view.own) > 1 else None
         return GivenBack(blocks=tuple(gone), again_in_s=again_in_s)
+
+    def own_usage(self) -> Usage:
+        """How full this node's own blocks were when last seen; asks nobody."""
+        view = self._desk.memory.last_seen
+        blocks = [self._rested(record, view) for record in view.own.values()]
+        return compute_usage(view.rules.pools, view.rules.reserved, blocks)
 
     def usage(self) -> Usage:
         """How full all pools and blocks are."""

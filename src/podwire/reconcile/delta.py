@@ -13,6 +13,7 @@ from podwire.reconcile.plan import K, Ownership, Plan, Step, V, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
 
 class DeltaTracker(Generic[K, V]):
@@ -28,6 +29,7 @@ class DeltaTracker(Generic[K, V]):
         self._writes: dict[K, V] = {}
         self._deletes: dict[K, V] = {}
         self._conflicts: dict[K, V] = {}
+        self._drifted: set[K] = set()
         self._unseen: set[K] | None = None
         self.pending: Plan[K, V] = Plan(
             writes=MappingProxyType(self._writes),
@@ -35,6 +37,8 @@ class DeltaTracker(Generic[K, V]):
             conflicts=MappingProxyType(self._conflicts),
         )
         """A live view; copy it before changing the tracker while iterating."""
+        self.drifted: AbstractSet[K] = self._drifted
+        """Keys that were right, are wanted unchanged, and changed or went by themselves."""
 
     @property
     def desired(self) -> Mapping[K, V]:
@@ -50,20 +54,24 @@ class DeltaTracker(Generic[K, V]):
         """The key should be there with this value."""
         if self._desired.get(key) != value:
             self._desired[key] = value
+            self._drifted.discard(key)
             self._judge(key)
 
     def unwant(self, key: K) -> None:
         """The key should not be there."""
         if self._desired.pop(key, None) is not None:
+            self._drifted.discard(key)
             self._judge(key)
 
     def saw(self, key: K, value: V) -> bool:
         """The key was seen with this value, or was just written so; whether that is news."""
         if self._unseen is not None:
             self._unseen.discard(key)
-        if self._actual.get(key) == value:
+        before = self._actual.get(key)
+        if before == value:
             return False
         self._actual[key] = value
+        self._note_drift(key, before, value)
         self._judge(key)
         return True
 
@@ -71,8 +79,10 @@ class DeltaTracker(Generic[K, V]):
         """The key was seen to be absent, or was just deleted; whether that is news."""
         if self._unseen is not None:
             self._unseen.discard(key)
-        if self._actual.pop(key, None) is None:
+        before = self._actual.pop(key, None)
+        if before is None:
             return False
+        self._note_drift(key, before, None)
         self._judge(key)
         return True
 
@@ -101,6 +111,15 @@ class DeltaTracker(Generic[K, V]):
         self.begin_audit()
         news = sum(self.saw(key, value) for key, value in actual)
         return news + self.end_audit()
+
+    def _note_drift(self, key: K, before: V | None, now: V | None) -> None:
+        desired = self._desired.get(key)
+        if desired is None:
+            return
+        if now == desired:
+            self._drifted.discard(key)
+        elif before == desired:
+            self._drifted.add(key)
 
     def _judge(self, key: K) -> None:
         desired, actual = self._desired.get(key), self._actual.get(key)
