@@ -92,6 +92,7 @@ class Agent:
         self.host = host
         self.datastore = folder / "datastore.db"
         self.socket = Path("/run") / f"{host.name}.sock"
+        self.health = Path("/run") / f"{host.name}.health"
         self.spool = folder / "spool"
         self.bird_config = folder / "bird.conf"
         self.bird_socket = Path("/run") / f"{host.name}.ctl"
@@ -99,6 +100,7 @@ class Agent:
         self._config.write_text(
             f"datastore: {{type: sqlite, path: {self.datastore}}}\n"
             f"agentSocket: {self.socket}\nspoolDir: {self.spool}\nresyncPeriod: {resync}\n"
+            f"healthAddress: {self.health}\n"
             f"birdConfig: {self.bird_config}\nbirdSocket: {self.bird_socket}\n"
         )
         self._log = folder / "agent.log"

@@ -81,6 +81,10 @@ class AgentNode:
     def socket(self) -> str:
         return str(self.folder / f"{self.netns}.sock")
 
+    @property
+    def health(self) -> str:
+        return str(self.folder / f"{self.netns}.health")
+
     def config(self) -> Path:
         path = self.folder / f"{self.netns}.yaml"
         settings = {
@@ -90,6 +94,7 @@ class AgentNode:
             "birdConfig": str(self.folder / f"{self.netns}.bird.conf"),
             "birdSocket": str(self.folder / f"{self.netns}.bird.ctl"),
             "secretsDir": str(self.folder / f"{self.netns}.secrets"),
+            "healthAddress": self.health,
             "resyncPeriod": "1s",
             **self.settings,
         }

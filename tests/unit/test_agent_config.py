@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from podwire.drivers.config import datastore_at, load_agent_config, parse_seconds
+from podwire.drivers.config import (
+    KEYS,
+    datastore_at,
+    load_agent_config,
+    parse_seconds,
+    variable_of,
+)
 from podwire.errors import BadInput
-from podwire.model.config import AgentConfig, DatastoreConfig, EtcdConfig
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from podwire.model.config import (
+    AgentConfig,
+    DatastoreConfig,
+    EtcdConfig,
+    HealthAddress,
+    parse_health_address,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -26,7 +35,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         tmp_path,
         "datastore: {type: sqlite, path: /tmp/x.db}\n"
         "agentSocket: /run/x.sock\nspoolDir: /tmp/spool\n"
-        "address: 192.168.26.103/24\nresyncPeriod: 5s\n",
+        "address: 192.168.26.103/24\nresyncPeriod: 5s\nhealthAddress: 10.0.0.1:9091\n",
     )
     assert load_agent_config(path, "vms103") == AgentConfig(
         node="vms103",
@@ -34,8 +43,66 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         agent_socket="/run/x.sock",
         spool_dir="/tmp/spool",
         address=ip_interface("192.168.26.103/24"),
+        health_address=HealthAddress(host="10.0.0.1", port=9091),
         resync_period_s=5.0,
     )
+
+
+def test_the_environment_counts_more_than_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "datastore: {path: /a}\nspoolDir: /b\nresyncPeriod: 5s\n")
+    environment = {
+        "PODWIRE_DATASTORE": "https://10.0.0.1",
+        "ETCD_CA_CERT_FILE": "ca.pem",
+        "PODWIRE_RESYNC_PERIOD": "7s",
+        "PODWIRE_HEALTH_ADDRESS": "[::1]:9091",
+        "PODWIRE_AGENT_SOCKET": "",
+        "PODWIRE_SERVICE_HOST": "a Kubernetes Service called podwire",
+    }
+    etcd = EtcdConfig(endpoints=("https://10.0.0.1:2379",), ca_file="ca.pem")
+    assert load_agent_config(path, "n", environment) == AgentConfig(
+        node="n",
+        datastore=DatastoreConfig(type="etcd", etcd=etcd),
+        spool_dir="/b",
+        health_address=HealthAddress(host="::1", port=9091),
+        resync_period_s=7.0,
+    )
+
+
+def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:
+    environment = {"PODWIRE_RESYNC_PERIOD": "soon"}
+    with pytest.raises(BadInput, match=r"^PODWIRE_RESYNC_PERIOD.* a time of at least"):
+        load_agent_config(write(tmp_path, ""), "n", environment)
+
+
+def test_every_key_is_documented_with_its_variable() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/agent.md").read_text()
+    for key in KEYS:
+        assert f"| `{key}" in text, key
+    assert variable_of("birdConfig") == "PODWIRE_BIRD_CONFIG"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("none", None),
+        ("/run/x.sock", HealthAddress(path="/run/x.sock")),
+        (":9091", HealthAddress(port=9091)),
+        ("localhost:9091", HealthAddress(host="localhost", port=9091)),
+        ("[fd00::1]:1", HealthAddress(host="fd00::1", port=1)),
+    ],
+)
+def test_a_health_address_is_a_path_or_a_port(text: str, address: HealthAddress | None) -> None:
+    assert parse_health_address(text) == address
+    if address is not None:
+        assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1.2.3.4", "9091", "a:0", "a:65536", "::1:9091", "a b:1"]
+)
+def test_what_is_no_health_address_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="is no address"):
+        parse_health_address(text)
 
 
 def test_etcd_is_named_with_all_it_needs(tmp_path: Path) -> None:
@@ -82,6 +149,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("address: 10.0.0.1\n", 1, "prefix length"),
         ("address: ten/24\n", 1, "not an address"),
         ("resyncPeriod: soon\n", 1, "a time of at least"),
+        ("healthAddress: nowhere\n", 1, "is no address"),
         ("resyncPeriod: 10ms\n", 1, "a time of at least"),
         ("datastore:\n  kind: sqlite\n", 2, "kind is not a known key"),
         ("datastore:\n  type: etc\n", 2, "did you mean etcd?"),

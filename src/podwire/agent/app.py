@@ -18,6 +18,9 @@ from podwire.agent.bird import BirdWriter
 from podwire.agent.collecting import Collecting
 from podwire.agent.endpoints import LocalEndpoints
 from podwire.agent.gate import Gate
+from podwire.agent.health import Readiness
+from podwire.agent.healthpages import pages
+from podwire.agent.healthserver import HealthServer
 from podwire.agent.hold import Hold
 from podwire.agent.loop import Loop
 from podwire.agent.loopworld import AgentWorld
@@ -26,9 +29,12 @@ from podwire.agent.observe import Inbox, StoreObserver
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
 from podwire.agent.server import CNIServer
+from podwire.agent.sources import Sources
 from podwire.agent.spool import Spool
 from podwire.agent.status import as_json
 from podwire.agent.sweep import Sweep
+from podwire.agent.timedstore import TimedStore
+from podwire.agent.timing import TimedCalls
 from podwire.agent.world import CNIWorld
 from podwire.drivers.boot import boot_id
 from podwire.drivers.clock import SystemClock, SystemDice
@@ -45,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
-    from podwire.boundary import Clock, Store
+    from podwire.boundary import Clock
     from podwire.model.config import AgentConfig
     from podwire.model.resource import JSON
 
@@ -87,7 +93,7 @@ class Agent:
         self.config = config
         self.dice = dice
         self.inbox = Inbox()
-        self.store: Store = open_store(config.datastore)
+        self.store = TimedStore(open_store(config.datastore), clock)
         stack.callback(self.store.close)
         self.hold = Hold(clock, on_release=self.inbox.ring)
         self.ipam = IPAM(self.store, config.node, clock, dice, turn=threading.Lock())
@@ -126,6 +132,7 @@ class Agent:
         )
         self.loop = Loop(self.world)
         self.publisher.watch_over(self.other_nodes)
+        self.spool = Spool(Path(config.spool_dir))
         self.attachments = Attachments(self._cni_world(clock))
         self.sweep = Sweep(
             self.attachments,
@@ -134,8 +141,13 @@ class Agent:
             dice,
             registered=lambda: self.registrar.registered,
         )
-        gate = Gate(self.attachments, self.why_closed, clock)
-        self.server = CNIServer(Path(config.agent_socket), gate, self.control)
+        self.calls = TimedCalls(Gate(self.attachments, self.why_closed, clock), clock)
+        self.server = CNIServer(Path(config.agent_socket), self.calls, self.control)
+        self.readiness = Readiness(self.loop, self.hold, self.attachments)
+        self.sources = self._sources(clock)
+        self.health: HealthServer | None = None
+        if config.health_address is not None:
+            self.health = HealthServer(config.health_address, pages(self.sources))
 
     def _cni_world(self, clock: Clock) -> CNIWorld:
         return CNIWorld(
@@ -143,13 +155,30 @@ class Agent:
             store=self.store,
             ipam=self.ipam,
             endpoints=self.endpoints,
-            spool=Spool(Path(self.config.spool_dir)),
+            spool=self.spool,
             clock=clock,
             mtu=self.loop.picture.pod_mtu,
             wait_applied=self.publisher.wait_applied,
             forget_applied=self.publisher.forget,
             boot=boot_id(),
             held=self.hold.active,
+        )
+
+    def _sources(self, clock: Clock) -> Sources:
+        return Sources(
+            config=self.config,
+            clock=clock,
+            loop=self.loop,
+            readiness=self.readiness,
+            calls=self.calls,
+            store=self.store,
+            observers=lambda: list(self._observers.values()),
+            ipam=self.ipam,
+            endpoints=self.endpoints,
+            hold=self.hold,
+            spool=self.spool,
+            publisher=self.publisher,
+            bird=self.bird,
         )
 
     def start(self, stack: ExitStack) -> None:
@@ -161,6 +190,9 @@ class Agent:
         stack.callback(self.attachments.stop)
         self.server.start()
         stack.callback(self.server.stop)
+        if self.health is not None:
+            self.health.start()
+            stack.callback(self.health.stop)
         self.announcer.start()
         self.sweep.start()
         stack.callback(self.sweep.stop)
@@ -236,6 +268,11 @@ class Agent:
         ids = (keys.parse_handle_key(entry.key) for entry in entries)
         return any(handle is not None and handle.endswith(f".{container_id}") for handle in ids)
 
+    def concerns(self) -> tuple[str, ...]:
+        """What is wrong with single objects."""
+        problem = None if self.health is None else self.health.problem
+        return (*self.loop.status.concerns, *(() if problem is None else (str(problem),)))
+
     def control(self, request: Mapping[str, JSON]) -> Mapping[str, JSON]:
         """Answer a control request.
 
@@ -267,7 +304,16 @@ class Agent:
     def status(self) -> dict[str, Any]:
         """The present status as JSON."""
         told = as_json(self.world, self.loop.status, self.loop.applier)
-        return {**told, "leaks": self.sweep.told()}
+        reasons = self.readiness.reasons()
+        return told | {
+            "ready": not reasons,
+            "reasons": list(reasons),
+            "concerns": list(self.concerns()),
+            "healthAddress": None if self.health is None else str(self.health.address),
+            "datastoreLag": round(self.sources.datastore_lag_s(), 3),
+            "spooled": len(self.spool.pending()),
+            "leaks": self.sweep.told(),
+        }
 
 
 def claim_socket(path: Path, stack: ExitStack) -> None:

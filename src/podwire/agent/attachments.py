@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 DRAIN_PERIOD_S = 5.0
 """How often the spool is looked at; it is empty unless agent or datastore were away."""
+REFUSED_FOR_S = 15.0
+"""How long an answer of STATUS is believed without asking again; runtimes ask every few seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +85,8 @@ class Attachments:
         self._valid: dict[str, set[str]] = {}
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cni-background")
         self._claiming = False
+        self._refused: dict[Demand, tuple[float, str]] = {}
+        """What STATUS refused last, and when; a hold apart, which ends at once."""
         self._surplus = Surplus(world)
         self._status = Probe(world)
         self._stopping = threading.Event()
@@ -160,6 +164,12 @@ class Attachments:
         """Addresses were released: see soon whether a block can be given back."""
         self._surplus.look_soon()
 
+    def why_refused(self) -> str | None:
+        """What STATUS found in the way of an ADD a moment ago; None: nothing, or nobody asked."""
+        since = self.world.clock.monotonic() - REFUSED_FOR_S
+        reasons = [reason for at, reason in list(self._refused.values()) if at >= since]
+        return "; ".join(dict.fromkeys(reasons)) or None
+
     def serve(self, call: Call, netns: int | None, *, gone: Gone, confirm: Confirm) -> None:
         """Carry out one call.
 
@@ -216,6 +226,7 @@ class Attachments:
         if request.key.network in self._valid:
             self._valid[request.key.network].add(request.container_id)
         if done.fresh:
+            self._refused = {}
             self._claim_ahead()
 
     def _delete(self, request: Request) -> None:
@@ -247,7 +258,10 @@ class Attachments:
         try:
             self.load()
             self._status.run(demand)
+            self._refused.pop(demand, None)
         except PodwireError as error:
+            if not isinstance(error, AgentUnavailable):
+                self._refused[demand] = self.world.clock.monotonic(), str(error)
             raise CallRefused(Code.NOT_AVAILABLE, error.message, fix=error.fix) from error
 
     def _detach(self, key: AttachmentKey) -> None:

@@ -53,6 +53,10 @@ _POLLRDHUP = 0x2000
 log = structlog.get_logger(__name__)
 
 
+class LeftAtOnce(BadInput):
+    """The caller said nothing: it only wanted to see whether somebody greets."""
+
+
 class CNIServer:
     """Serves the agent's unix socket until `stop`.
 
@@ -131,6 +135,8 @@ class CNIServer:
                     caller.sendall(frame(self._answer_control(body)))
                 else:
                     self._answer_plugin(caller, body, descriptors)
+            except LeftAtOnce:
+                pass
             except (OSError, BadInput) as error:
                 log.info("caller dropped", reason=str(error))
 
@@ -156,30 +162,34 @@ class CNIServer:
         self._calls.serve(decode_call(body), netns, gone=lambda: has_left(caller), confirm=confirm)
 
 
-def listen(path: Path) -> socket.socket:
-    """A listening socket at the path, for its owner only.
+def listen(
+    path: Path, *, key: str = "agentSocket", mode: int = 0o600, backlog: int = BACKLOG
+) -> socket.socket:
+    """A listening socket at the path, with that mode; `key` is what the configuration calls it.
 
     Raises:
-        InUse: somebody answers there.
+        InUse: somebody answers there, or it is no socket.
         BadInput: no socket can be made there.
     """
     made = path.with_name(f".{path.name}.{os.getpid()}")
     if len(os.fsencode(made)) > 107:
-        raise BadInput(f"agentSocket {path} is too long", fix="use a path of at most 90 bytes")
+        raise BadInput(f"{key} {path} is too long", fix="use a path of at most 90 bytes")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if path.exists() and not path.is_socket():
+            raise InUse(f"{key} {path} is there and is no socket", fix="name another path")
         if answers(path):
-            raise InUse(f"another agent serves {path}", fix="stop it, or use another agentSocket")
+            raise InUse(f"another agent serves {path}", fix=f"stop it, or use another {key}")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         with suppress(FileNotFoundError):
             made.unlink()
         listener.bind(str(made))
         # The right mode before the right name: nobody else can connect in between.
-        made.chmod(0o600)
-        listener.listen(BACKLOG)
+        made.chmod(mode)
+        listener.listen(backlog)
         made.replace(path)
     except OSError as error:
-        raise BadInput(f"agentSocket {path}: {error.strerror}", fix="check its folder") from error
+        raise BadInput(f"{key} {path}: {error.strerror}", fix="check its folder") from error
     return listener
 
 
@@ -200,6 +210,7 @@ def receive(caller: socket.socket) -> tuple[bytes, list[int]]:
     """One frame's body, and the descriptors that came with its first byte; the caller closes them.
 
     Raises:
+        LeftAtOnce: nothing came.
         BadInput: the frame is too long or incomplete.
         OSError: the caller is gone or too slow.
     """
@@ -207,6 +218,8 @@ def receive(caller: socket.socket) -> tuple[bytes, list[int]]:
     head, control, _, _ = caller.recvmsg(
         FRAME_HEAD, socket.CMSG_SPACE(4 * descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
     )
+    if not head:
+        raise LeftAtOnce("the caller left without a word")
     for level, kind, data in control:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])

@@ -123,6 +123,13 @@ class Spool:
                     found.add(key)
         return frozenset(found)
 
+    def age_s(self, pending: tuple[Path, ...]) -> float:
+        """Seconds since the first of these files was written; 0 when there is none any more."""
+        try:
+            return max(0.0, time.time() - pending[0].stat().st_mtime) if pending else 0.0
+        except OSError:
+            return 0.0
+
     def drain(
         self, detach: Callable[[AttachmentKey], None], only: AttachmentKey | None = None
     ) -> int:

@@ -57,18 +57,15 @@ def describe(
 
 
 def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, Any]:
-    """What `podwire agent status` prints."""
+    """What `podwire agent status` prints, but for what the agent itself has to say of its parts."""
     counters, bird = applier.counters, bird_json(world)
     return {
         "node": world.config.node,
         "pid": os.getpid(),
-        "ready": status.ready,
         "held": world.hold.active(),
         "heldFor": world.hold.remaining_s(),
         "socket": world.config.agent_socket,
         "datastore": world.config.datastore.place,
-        "reasons": list(status.reasons),
-        "concerns": list(status.concerns),
         "endpoints": len(world.endpoints.all()),
         "tables": dict(status.tables),
         "routing": "agent" if bird is None else "bird",

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from podwire.agent.control import ask
-from podwire.drivers.config import load_agent_config, parse_seconds
+from podwire.drivers.config import load_agent_config, parse_seconds, variable_of
 from podwire.errors import BadInput
 from podwire.model.config import DEFAULT_CONFIG, DEFAULT_SOCKET
 
@@ -42,7 +42,8 @@ def agent(ctx: click.Context, node: str | None, config: Path | None) -> None:
         return
     from podwire.agent.app import run
 
-    run(load_agent_config(config_path(config), node or os.uname().nodename.split(".", 1)[0]))
+    name = node or os.uname().nodename.split(".", 1)[0]
+    run(load_agent_config(config_path(config), name, os.environ))
 
 
 @agent.command()
@@ -148,5 +149,5 @@ def socket_path(ctx: click.Context, config: Path | None, socket_: str | None) ->
         return socket_
     path = config_path(config or ctx.obj)
     if not path.exists() and config is None and ctx.obj is None:
-        return DEFAULT_SOCKET
-    return load_agent_config(path, "").agent_socket
+        return os.environ.get(variable_of("agentSocket")) or DEFAULT_SOCKET
+    return load_agent_config(path, "", os.environ).agent_socket

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from podwire.drivers.yamltree import Spot, read_documents
+import yaml
+
+from podwire.drivers.yamltree import STRING, Spot, read_documents
 from podwire.errors import BadInput
 from podwire.model.addressing import parse_interface
-from podwire.model.config import AgentConfig, DatastoreConfig, EtcdConfig, parse_endpoint
+from podwire.model.config import (
+    AgentConfig,
+    DatastoreConfig,
+    EtcdConfig,
+    parse_endpoint,
+    parse_health_address,
+)
 from podwire.model.nearest import suggestion
 
 if TYPE_CHECKING:
@@ -15,10 +25,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podwire.model.addressing import IPInterface
+    from podwire.model.config import HealthAddress
 
 KEYS = (
     *("address", "agentSocket", "birdConfig", "birdSocket", "datastore", "interface"),
-    *("leakGracePeriod", "leakScanPeriod", "resyncPeriod", "secretsDir", "spoolDir"),
+    *(
+        "healthAddress",
+        "leakGracePeriod",
+        "leakScanPeriod",
+        "resyncPeriod",
+        "secretsDir",
+        "spoolDir",
+    ),
 )
 DATASTORE_KEYS = {
     "sqlite": ("path", "type"),
@@ -27,16 +45,25 @@ DATASTORE_KEYS = {
 SHORTEST_PERIOD_S = 1.0
 
 
-def load_agent_config(path: Path, node: str) -> AgentConfig:
+def load_agent_config(
+    path: Path, node: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> AgentConfig:
     """Read the agent's configuration file for the node of that name.
+
+    What the environment says (`agentSocket` is PODWIRE_AGENT_SOCKET there) counts more than the
+    file. A lab's agents must not obey their user's environment, so it has to be passed in.
 
     Raises:
         BadInput: the file cannot be read, is no YAML, has an unknown or double key or a value of
-            the wrong type; the message begins with file and line.
+            the wrong type; the message begins with file and line, or with the variable.
     """
     documents = read_documents(_read(path), str(path))
     fields = _known(documents[0], KEYS) if documents else {}
-    datastore = _datastore(fields["datastore"]) if "datastore" in fields else DatastoreConfig()
+    fields |= _given_by(environment)
+    if place := environment.get(variable_of("datastore")):
+        datastore = datastore_at(place, environment)
+    else:
+        datastore = _datastore(fields["datastore"]) if "datastore" in fields else DatastoreConfig()
     start = AgentConfig(node=node)
     address, interface = _address(fields), _text(fields, "interface", "") or None
     if address is not None and interface is not None:
@@ -54,12 +81,30 @@ def load_agent_config(path: Path, node: str) -> AgentConfig:
         bird_socket=_text(fields, "birdSocket", start.bird_socket),
         address=address,
         interface=interface,
+        health_address=_health_address(fields, start.health_address),
         resync_period_s=_seconds(fields, "resyncPeriod", start.resync_period_s),
         leak_scan_period_s=_seconds(fields, "leakScanPeriod", start.leak_scan_period_s),
         leak_grace_period_s=_seconds(
             fields, "leakGracePeriod", start.leak_grace_period_s, may_be_off=True
         ),
     )
+
+
+def variable_of(key: str) -> str:
+    """The environment variable that stands for a key of the file."""
+    return "PODWIRE_" + re.sub(r"([A-Z])", r"_\1", key).upper()
+
+
+def _given_by(environment: Mapping[str, str]) -> dict[str, Spot]:
+    """The keys that variables stand for; an empty one stands for nothing."""
+    fields = {}
+    for key in KEYS:
+        name = variable_of(key)
+        if key != "datastore" and environment.get(name):
+            mark = yaml.Mark(name, 0, 0, 0, None, 0)
+            node = yaml.ScalarNode(STRING, environment[name], mark, mark)
+            fields[key] = Spot(node, name, key)
+    return fields
 
 
 def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
@@ -179,6 +224,17 @@ def parse_seconds(text: str) -> float | None:
                 return None
             return value if 0 <= value < float("inf") else None
     return None
+
+
+def _health_address(
+    fields: Mapping[str, Spot], default: HealthAddress | None
+) -> HealthAddress | None:
+    if "healthAddress" not in fields:
+        return default
+    try:
+        return parse_health_address(fields["healthAddress"].text())
+    except BadInput as error:
+        raise fields["healthAddress"].refuse(error.message, fix=error.fix) from None
 
 
 def _address(fields: Mapping[str, Spot]) -> IPInterface | None:

@@ -78,6 +78,11 @@ class NodePaths:
         return self.directory / "bird.log"
 
     @property
+    def health_socket(self) -> Path:
+        """Where the agent serves health and metrics."""
+        return self.directory / "health.sock"
+
+    @property
     def secrets(self) -> Path:
         """Passwords of BGP sessions."""
         return self.directory / "secrets"
@@ -90,7 +95,7 @@ def agent_config_text(node: str) -> str:
         f"datastore:\n  type: sqlite\n  path: {DATASTORE}\n"
         f"agentSocket: {paths.socket}\nspoolDir: {paths.spool}\n"
         f"birdConfig: {paths.bird_config}\nbirdSocket: {paths.bird_socket}\n"
-        f"secretsDir: {paths.secrets}\n"
+        f"secretsDir: {paths.secrets}\nhealthAddress: {paths.health_socket}\n"
     )
 
 

@@ -18,6 +18,7 @@ DEFAULT_SPOOL = "/var/lib/podwire/cni-spool"
 DEFAULT_SECRETS = "/etc/podwire/secrets"
 DEFAULT_BIRD_CONFIG = "/var/lib/podwire/bird.conf"
 DEFAULT_BIRD_SOCKET = "/run/podwire/bird.ctl"
+DEFAULT_HEALTH_SOCKET = "/run/podwire/health.sock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,43 @@ def parse_endpoint(text: str) -> str:
     return url
 
 
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]]*):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthAddress:
+    """Where health and metrics are served: a unix socket, or a TCP port."""
+
+    path: str | None = None
+    host: str = ""
+    """Empty: every address of the host."""
+    port: int = 0
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_health_address(text: str) -> HealthAddress | None:
+    """Read `/PATH`, `HOST:PORT`, `[ADDRESS]:PORT` or `:PORT`; None for `none`.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    if text == "none":
+        return None
+    if text.startswith("/"):
+        return HealthAddress(path=text)
+    found = _HOST_PORT.fullmatch(text)
+    if found is None or not 0 < int(found[2]) < 1 << 16:
+        raise BadInput(
+            f"{text!r} is no address",
+            fix="write /PATH/OF/A.sock, HOST:PORT, [IPv6 ADDRESS]:PORT, :PORT, or none",
+        )
+    return HealthAddress(host=found[1].strip("[]"), port=int(found[2]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """What one node's agent is started with."""
@@ -85,6 +123,8 @@ class AgentConfig:
     """The file the agent writes for BIRD, where the cluster's routing is BIRD's."""
     bird_socket: str = DEFAULT_BIRD_SOCKET
     """BIRD's control socket."""
+    health_address: HealthAddress | None = HealthAddress(path=DEFAULT_HEALTH_SOCKET)
+    """Where health and metrics are served; None: nowhere."""
     resync_period_s: float = 10.0
     """How often what sends no event (sysctls) is looked at again."""
     leak_scan_period_s: float = 60.0
