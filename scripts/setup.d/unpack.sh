@@ -4,7 +4,7 @@
 # libraries PACKAGE : those it needs and this system lacks.
 libraries() {
     apt-get -s --no-install-recommends install "$1" 2>/dev/null |
-        sed -n 's/^Inst \(lib[^ ]*\) (.*/\1/p'
+        sed -n "/^Inst libjs-/!s/^Inst \\(lib[^ ]*\\) (.*/\\1/p"
 }
 
 # download FOLDER PACKAGE : it and its libraries; reading the lists needs no root, fetching does.

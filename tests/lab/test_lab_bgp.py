@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from podwire.drivers.bird.program import find_program
+from tests.fakes.http_client import Scrape, parse
 from tests.lab.conftest import FIRST_NODE, Lab, make_lab, pods_manifest, wait_until
 
 if TYPE_CHECKING:
@@ -112,6 +113,19 @@ def resource(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dic
         "metadata": {"name": name, **metadata},
         "spec": spec,
     }
+
+
+def test_each_node_serves_how_its_sessions_fare(lab: Lab) -> None:
+    for node in lab.status()["nodes"]:
+        place = f"/run/podwire-lab/nodes/{node['name']}/health.sock"
+        ask = f"from tests.fakes.http_client import get; print(get({place!r}, '/metrics').text)"
+        found = Scrape(parse(lab.run("node", FIRST_NODE, "--", sys.executable, "-c", ask)))
+        assert found.value("podwire_bird_up") == 1
+        assert found.value("podwire_bgp_sessions", state="Established") == 3
+        assert found.value("podwire_bgp_sessions", state="Active") == 0
+        info = {"node": node["name"], "routing": "bird", "datastore": "sqlite"}
+        assert found.value("podwire_node_info", **info) == 1
+        assert found.value("podwire_routes", owner="bird") == 3
 
 
 def test_the_ping_that_finds_no_loss_elsewhere_finds_one_here(lab: Lab) -> None:
