@@ -89,6 +89,9 @@ def exposed() -> list[Any]:
             ),
             exposition.spool_metrics(0, 0.0),
             exposition.publish_metrics(0, 0, 0),
+            exposition.leak_metrics(
+                exposition.LeakFigures(scans=1, suspected=0, released=0, handles=0, nodes=0)
+            ),
             exposition.bgp_metrics(True, {"Established": 1}),
         )
     )
@@ -343,6 +346,12 @@ def test_a_store_is_timed_by_what_became_of_a_call() -> None:
         ("get", "ok"),
     }
     assert away.durations.read().keys() == {("get", "failed")}
+
+
+def test_the_question_whether_writes_are_taken_is_timed_too() -> None:
+    store = TimedStore(SingleObjectStore(), HandClock())
+    store.check_writable()
+    assert store.durations.read().keys() == {("check", "ok")}
 
 
 def test_a_watch_that_tells_of_a_change_is_an_answer() -> None:

@@ -178,6 +178,7 @@ class Agent:
             hold=self.hold,
             spool=self.spool,
             publisher=self.publisher,
+            sweep=self.sweep,
             bird=self.bird,
         )
 

@@ -81,6 +81,7 @@ class Collector:
         yield from self._datastore()
         yield from self._spool()
         yield from self._publish()
+        yield from self._leaks()
         yield from self._bgp()
         yield from self._process.collect()
 
@@ -199,6 +200,18 @@ class Collector:
     def _publish(self) -> Iterator[Metric]:
         publisher = self._sources.publisher
         return out.publish_metrics(publisher.writes, publisher.waits, publisher.timeouts)
+
+    def _leaks(self) -> Iterator[Metric]:
+        sweep = self._sources.sweep
+        return out.leak_metrics(
+            out.LeakFigures(
+                scans=sweep.looks,
+                suspected=len(sweep.leaks.suspicions),
+                released=sweep.leaks.released,
+                handles=sweep.leftovers.handles_collected,
+                nodes=sweep.leftovers.nodes_cleared,
+            )
+        )
 
     def _bgp(self) -> Iterator[Metric]:
         wish, report = self._sources.bird.wish, self._sources.bird.report

@@ -266,6 +266,31 @@ def publish_metrics(writes: int, waits: int, timeouts: int) -> Iterator[Metric]:
     yield counter("podwire_publication_wait_timeouts_total", text, timeouts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakFigures:
+    """What the sweep found."""
+
+    scans: int
+    suspected: int
+    released: int
+    handles: int
+    nodes: int
+
+
+def leak_metrics(seen: LeakFigures) -> Iterator[Metric]:
+    """Addresses whose pod is gone, and what deleted nodes left."""
+    text = "Looks for leaks, one each leakScanPeriod (60 s)."
+    yield counter("podwire_leak_scans_total", text, seen.scans)
+    text = "Handles of this node in doubt now; given back after leakGracePeriod (15 min)."
+    yield gauge("podwire_leaks_suspected", text, seen.suspected)
+    text = "Addresses of this node given back because their pod was gone without a DEL."
+    yield counter("podwire_leaked_addresses_released_total", text, seen.released)
+    text = "Handles without addresses deleted, whoever left them."
+    yield counter("podwire_empty_handles_deleted_total", text, seen.handles)
+    text = "Deleted nodes whose blocks and handles this agent cleared away."
+    yield counter("podwire_deleted_nodes_cleared_total", text, seen.nodes)
+
+
 def bgp_metrics(up: bool, states: Mapping[str, int]) -> Iterator[Metric]:
     """BIRD, on nodes where it has something to do."""
     text = "1 while this node's BIRD answers and has read its configuration."

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from podwire.agent.observe import StoreObserver
     from podwire.agent.publish import Publisher
     from podwire.agent.spool import Spool
+    from podwire.agent.sweep import Sweep
     from podwire.agent.timedstore import TimedStore
     from podwire.agent.timing import TimedCalls
     from podwire.boundary import Clock
@@ -40,6 +41,7 @@ class Sources:
     hold: Hold
     spool: Spool
     publisher: Publisher
+    sweep: Sweep
     bird: BirdWriter
 
     def datastore_lag_s(self) -> float:
