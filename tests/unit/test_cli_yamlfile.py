@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from podwire.cli.yamlfile import parse_documents, read_documents, refuse
 from podwire.errors import BadInput
 from podwire.model.shape import Fault
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TWO = """\
 # a comment
@@ -98,22 +95,38 @@ def test_a_list_stands_for_its_items() -> None:
     assert parse_documents("kind: IPPoolList\nitems: []", "f") == ()
 
 
+def told(*names: Path, recursive: bool = False) -> list[str]:
+    """The faults of what could not be read, as they are told."""
+    documents = read_documents(map(str, names), recursive=recursive)
+    return [str(fault) for document in documents if document.unread for fault in document.faults]
+
+
 def test_files_directories_and_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("kind: B")
     (tmp_path / "a.json").write_text('{"kind": "A"}')
     (tmp_path / "notes.txt").write_text("kind: No")
     assert [doc.value["kind"] for doc in read_documents([str(tmp_path)])] == ["A", "B"]
-    with pytest.raises(BadInput, match=r"gone\.yaml: there is no such file"):
-        read_documents([str(tmp_path / "gone.yaml")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match=r"there is no .*yaml"):
-        read_documents([str(tmp_path / "empty")])
     (tmp_path / "blank.yaml").write_text("# nothing\n")
-    with pytest.raises(BadInput, match=r"blank\.yaml: there is no document"):
-        read_documents([str(tmp_path / "blank.yaml")])
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: \xfc\n")
-    with pytest.raises(BadInput, match=r"latin\.yaml:2: is not UTF-8"):
-        read_documents([str(tmp_path / "latin.yaml")])
+    (tmp_path / "odd.yaml").write_text("a: [1\n")
+    names = [tmp_path / name for name in ("gone", "empty", "blank.yaml", "latin.yaml", "odd.yaml")]
+    gone, empty, blank, latin, odd = told(*names)
+    assert gone == f"{tmp_path}/gone: there is no such file"
+    assert "there is no .yaml, .yml, .json file in this directory" in empty
+    assert blank == f"{tmp_path}/blank.yaml: there is no document in it"
+    assert latin == f"{tmp_path}/latin.yaml:2: is not UTF-8 text"
+    assert odd.startswith(f"{tmp_path}/odd.yaml:2:1: is not YAML")
+    assert told(Path("/dev/zero")) == ["/dev/zero: is larger than 64 MiB"]
+
+
+def test_directories_are_read_deeply_only_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "a.yaml").write_text("kind: A")
+    assert len(told(tmp_path)) == 1
+    (document,) = read_documents([str(tmp_path)], recursive=True)
+    assert document.value == {"kind": "A"}
+    assert read_documents([str(tmp_path)], may_be_empty=True) == ()
 
 
 def test_faults_are_told_together_one_line_each() -> None:

@@ -17,6 +17,7 @@ from podwire.model import codec, keys
 from podwire.model.bgp import BGPPeer, SecretKey
 from podwire.model.bgpfilter import BGPFilter
 from podwire.model.bgpvalidate import check_node_address, check_peer
+from podwire.model.block import IPAMConfig
 from podwire.model.node import Node
 from podwire.model.pool import IPPool
 from podwire.model.resource import Stored
@@ -69,7 +70,7 @@ def check_documents(documents: Sequence[Document], namespace: str) -> None:
     faults: list[tuple[Document, Fault]] = []
     seen: dict[str, Document] = {}
     for document in documents:
-        found = [*document.faults, *check_document(document.value)]
+        found = [*document.faults, *([] if document.unread else check_document(document.value))]
         if not found:
             first = seen.setdefault(document_key(document.value, namespace), document)
             if first is not document:
@@ -85,6 +86,8 @@ def apply_documents(
     documents: Sequence[Document],
     namespace: str,
     intent: Intent = Intent.APPLY,
+    *,
+    skip_exists: bool = False,
 ) -> Counter[str]:
     """Create or replace what the documents describe; returns how many of each kind.
 
@@ -94,7 +97,7 @@ def apply_documents(
         Conflict: an object was changed since the document was read from the datastore.
     """
     for _ in range(TRIES):
-        changes = plan_changes(store, documents, namespace, intent)
+        changes = plan_changes(store, documents, namespace, intent, skip_exists=skip_exists)
         try:
             _write(store, [_write_of(change) for change in changes])
         except Stale:
@@ -111,6 +114,8 @@ def check_passwords(documents: Sequence[Document], folder: str) -> None:
     """
     faults: list[tuple[Document, Fault]] = []
     for document in documents:
+        if not document.value["kind"].startswith("BGP"):
+            continue
         for field in ("password", "nodeMeshPassword"):
             reference = (document.value["spec"].get(field) or {}).get("secretKeyRef")
             if reference is None:
@@ -128,15 +133,18 @@ def plan_changes(
     documents: Sequence[Document],
     namespace: str,
     intent: Intent = Intent.APPLY,
+    *,
+    skip_exists: bool = False,
 ) -> list[Change]:
-    """What applying would write.
+    """What applying would write; with `skip_exists` nothing of what is there.
 
     Raises:
         BadInput, InUse, NotFound, Conflict: as `apply_documents`.
     """
     changes = [_change(store, document, namespace) for document in documents]
-    for change in changes:
-        _check_intent(change, intent)
+    if skip_exists:
+        changes = [change for change in changes if change.entry is None]
+    _check_intent(changes, intent)
     faults: list[tuple[Document, Fault]] = []
     for change in changes:
         before = _decoded(change.entry)
@@ -161,6 +169,8 @@ def _change(store: Store, document: Document, namespace: str) -> Change:
     before: Any = _decoded(entry)
     stored = None if entry is None or before is None else entry.value
     value: Any = build(document.value, stored, namespace)
+    if isinstance(value, IPAMConfig):
+        return Change(document=document, key=key, entry=entry, value=value)
     if before is None:
         metadata = value.metadata.born(uuid.uuid4(), datetime.now(UTC))
     else:
@@ -168,15 +178,25 @@ def _change(store: Store, document: Document, namespace: str) -> Change:
     return Change(document=document, key=key, entry=entry, value=replace(value, metadata=metadata))
 
 
-def _check_intent(change: Change, intent: Intent) -> None:
-    document = change.document
-    what = f"{document.value['kind']} {document.value['metadata']['name']}"
-    if intent is Intent.CREATE and change.entry is not None:
+def _check_intent(changes: Sequence[Change], intent: Intent) -> None:
+    there = [_title(change) for change in changes if change.entry is not None]
+    missing = [_title(change) for change in changes if change.entry is None]
+    if intent is Intent.CREATE and there:
         raise InUse(
-            f"{document.place(())}: {what} exists already", fix="use apply or replace to change it"
+            "\n".join(f"{title} exists already" for title in there),
+            fix="use apply or replace to change it, or create --skip-exists",
         )
-    if intent is Intent.REPLACE and change.entry is None:
-        raise NotFound(f"{document.place(())}: {what} does not exist", fix="use apply or create")
+    if intent is Intent.REPLACE and missing:
+        raise NotFound(
+            "\n".join(f"{title} does not exist" for title in missing),
+            fix="use apply or create",
+        )
+
+
+def _title(change: Change) -> str:
+    document = change.document
+    name = document.value["metadata"]["name"]
+    return f"{document.place(())}: {document.value['kind']} {name}"
 
 
 def _decoded(entry: Entry | None) -> Stored | None:

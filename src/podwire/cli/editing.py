@@ -1,10 +1,10 @@
-"""`podwire apply|create|replace|patch|label`, and what a change would do (`--dry-run`)."""
+"""`podwire apply|create|replace|validate`, and what a change would do (`--dry-run`)."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,203 +17,160 @@ from podwire.cli.applying import (
 )
 from podwire.cli.context import agent_config, datastore_option, open_datastore
 from podwire.cli.kinds import find_kind
-from podwire.cli.resources import absent, files_option, namespace_option, tell
+from podwire.cli.options import Files, files_options
+from podwire.cli.resources import namespace_option, tell
 from podwire.cli.tables import output
-from podwire.cli.yamlfile import Document, parse_documents, read_documents
 from podwire.drivers.store import ensure_cluster
 from podwire.errors import BadInput
 from podwire.model import codec
+from podwire.model.kept import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from podwire.boundary import Store
+    from podwire.cli.applying import Change
     from podwire.cli.kinds import Kind
+    from podwire.cli.yamlfile import Document
     from podwire.model.resource import JSON
+
+VERBS = {Intent.APPLY: "apply", Intent.CREATE: "create", Intent.REPLACE: "replace"}
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Only show what would change, as a diff."
 )
 
 
-def write_documents(
-    ctx: click.Context, files: Sequence[str], namespace: str, intent: Intent, *, dry_run: bool
+@click.command()
+@files_options
+@namespace_option
+@dry_run_option
+@datastore_option
+@click.pass_context
+def apply(ctx: click.Context, files: Files, namespace: str, dry_run: bool) -> None:
+    """Create or replace the resources that FILE describes, all of them or none.
+
+    \b
+      podwire apply -f pools.yaml --dry-run     what would change?
+      podwire apply -R -f cluster/
+      podwire get ippool pods -o yaml | sed s/Never/Always/ | podwire apply -f -
+    """  # noqa: D301  # click wants the character
+    _write_files(ctx, files, namespace, Intent.APPLY, dry_run=dry_run)
+
+
+@click.command()
+@files_options
+@namespace_option
+@click.option("--skip-exists", is_flag=True, help="Leave what exists already as it is.")
+@dry_run_option
+@datastore_option
+@click.pass_context
+def create(
+    ctx: click.Context, files: Files, namespace: str, skip_exists: bool, dry_run: bool
+) -> None:
+    """Create the resources that FILE describes; none of them when one exists already.
+
+    \b
+      podwire create -f pool.yaml
+      podwire create -f defaults/ --skip-exists
+    """  # noqa: D301  # click wants the character
+    _write_files(ctx, files, namespace, Intent.CREATE, dry_run=dry_run, skip_exists=skip_exists)
+
+
+@click.command()
+@files_options
+@namespace_option
+@dry_run_option
+@datastore_option
+@click.pass_context
+def replace(ctx: click.Context, files: Files, namespace: str, dry_run: bool) -> None:
+    """Replace the resources that FILE describes; none of them when one does not exist.
+
+    \b
+      podwire replace -f pool.yaml --dry-run
+    """  # noqa: D301  # click wants the character
+    _write_files(ctx, files, namespace, Intent.REPLACE, dry_run=dry_run)
+
+
+@click.command()
+@files_options
+@namespace_option
+def validate(files: Files, namespace: str) -> None:
+    """Check files without a datastore: every fault, with its line.
+
+    What only the datastore knows (overlapping pools, taken addresses) `apply --dry-run` tells.
+
+    \b
+      podwire validate -R -f cluster/
+    """  # noqa: D301  # click wants the character
+    documents = _documents(files, namespace, "validate")
+    names = {document.source for document in documents}
+    click.echo(f"{len(documents)} resource(s) in {len(names)} file(s) are valid")
+    warn_of_kept(documents)
+
+
+def _documents(files: Files, namespace: str, verb: str) -> tuple[Document, ...]:
+    if not files.filenames:
+        raise BadInput(
+            f"{verb}: no file was given", fix="write -f FILE, or -f - for standard input"
+        )
+    documents = files.read()
+    check_documents(documents, namespace)
+    return documents
+
+
+def _write_files(
+    ctx: click.Context,
+    files: Files,
+    namespace: str,
+    intent: Intent,
+    *,
+    dry_run: bool,
+    skip_exists: bool = False,
 ) -> None:
     """Carry out what files describe, or show it.
 
     Raises:
         BadInput, InUse, NotFound, Conflict: see `apply_documents`; nothing was written.
     """
-    if not files:
-        verb = {Intent.APPLY: "apply", Intent.CREATE: "create", Intent.REPLACE: "replace"}[intent]
-        raise BadInput(
-            f"{verb}: no file was given", fix="write -f FILE, or -f - for standard input"
-        )
-    documents = read_documents(files)
-    check_documents(documents, namespace)
+    documents = _documents(files, namespace, VERBS[intent])
+    if not documents:
+        click.echo("No file holds a resource; nothing to do")
+        return
     config = agent_config()
     if config is not None:
         check_passwords(documents, config.secrets_dir)
     store = open_datastore(ctx, create=not dry_run)
     if dry_run:
-        show_difference(store, documents, namespace, intent)
+        show_changes(plan_changes(store, documents, namespace, intent, skip_exists=skip_exists))
         return
     ensure_cluster(store)
-    tell(intent.value, apply_documents(store, documents, namespace, intent))
+    done = apply_documents(store, documents, namespace, intent, skip_exists=skip_exists)
+    if done:
+        tell(intent.value, done)
+    if left := len(documents) - done.total():
+        click.echo(f"{left} resource(s) exist already and were left as they are")
+    warn_of_kept(documents)
 
 
-@click.command()
-@files_option
-@namespace_option
-@dry_run_option
-@datastore_option
-@click.pass_context
-def apply(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
-    """Create or replace the resources that FILE describes, all of them or none."""
-    write_documents(ctx, files, namespace, Intent.APPLY, dry_run=dry_run)
+def warn_of_kept(documents: Sequence[Document]) -> None:
+    """Say which kinds have no effect: nobody shall rely on a policy that filters nothing."""
+    kinds = sorted({document.value["kind"] for document in documents} & KEPT.keys())
+    if kinds:
+        click.echo(
+            f"note: Podwire keeps {', '.join(kinds)} for others and does not act on it yet",
+            err=True,
+        )
 
 
-@click.command()
-@files_option
-@namespace_option
-@dry_run_option
-@datastore_option
-@click.pass_context
-def create(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
-    """Create the resources that FILE describes; none of them when one exists already."""
-    write_documents(ctx, files, namespace, Intent.CREATE, dry_run=dry_run)
-
-
-@click.command()
-@files_option
-@namespace_option
-@dry_run_option
-@datastore_option
-@click.pass_context
-def replace(ctx: click.Context, files: tuple[str, ...], namespace: str, dry_run: bool) -> None:
-    """Replace the resources that FILE describes; none of them when one does not exist."""
-    write_documents(ctx, files, namespace, Intent.REPLACE, dry_run=dry_run)
-
-
-@click.command()
-@click.argument("kind")
-@click.argument("name")
-@click.option("-p", "--patch", "text", required=True, metavar="PATCH", help="As JSON or YAML.")
-@click.option(
-    "-t",
-    "--type",
-    expose_value=False,
-    type=click.Choice(["merge", "strategic"]),
-    default="merge",
-    help="Both mean a merge (RFC 7386): null deletes a field, a list replaces a list.",
-)
-@namespace_option
-@dry_run_option
-@datastore_option
-@click.pass_context
-def patch(
-    ctx: click.Context, kind: str, name: str, text: str, namespace: str, dry_run: bool
-) -> None:
-    """Change some fields of one resource.
-
-    podwire patch ippool pods -p '{"spec": {"natOutgoing": true}}'
-    """
-    documents = parse_documents(text, "--patch")
-    if len(documents) != 1 or not isinstance(documents[0].value, dict):
-        raise BadInput("--patch must be one mapping", fix='write it like {"spec": {…}}')
-    store = open_datastore(ctx)
-    change_one(store, find_kind(kind), (namespace, name), documents[0].value, dry_run=dry_run)
-
-
-@click.command()
-@click.argument("kind")
-@click.argument("name")
-@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
-@click.option("--overwrite", is_flag=True, help="Change the value of a label that is there.")
-@namespace_option
-@datastore_option
-@click.pass_context
-def label(
-    ctx: click.Context,
-    kind: str,
-    name: str,
-    labels: tuple[str, ...],
-    overwrite: bool,
-    namespace: str,
-) -> None:
-    """Label one resource: KEY=VALUE sets a label, KEY- takes it away."""
-    store, found = open_datastore(ctx), find_kind(kind)
-    there = stored(store, found, namespace, name)["metadata"].get("labels") or {}
-    wanted: dict[str, JSON] = {}
-    for text in labels:
-        key, given, value = text.partition("=")
-        if not given and key.endswith("-"):
-            wanted[key.removesuffix("-")] = None
-        elif not given:
-            raise BadInput(f"{text!r} is no label", fix="write KEY=VALUE, or KEY- to take it away")
-        elif there.get(key, value) != value and not overwrite:
-            raise BadInput(
-                f"{found.name} {name} has the label {key}={there[key]}", fix="add --overwrite"
-            )
-        else:
-            wanted[key] = value
-    fields = {"metadata": {"labels": wanted}}
-    change_one(store, found, (namespace, name), fields, dry_run=False)
-
-
-def change_one(
-    store: Store, kind: Kind, place: tuple[str, str], fields: Mapping[str, JSON], *, dry_run: bool
-) -> None:
-    """Lay fields over one stored resource, checked as if the whole had been written by hand."""
-    namespace, name = place
-    if kind.read_only is not None:
-        raise BadInput(f"{kind.name} cannot be changed: {kind.read_only}")
-    whole = merged(stored(store, kind, namespace, name), fields)
-    # Written as text, so that a fault has a line, and a value of the wrong type is told as one.
-    documents = parse_documents(output(whole, "yaml"), f"{kind.name} {name}")
-    check_documents(documents, namespace)
-    if dry_run:
-        show_difference(store, documents, namespace, Intent.REPLACE)
-        return
-    tell("changed", apply_documents(store, documents, namespace, Intent.REPLACE))
-
-
-def stored(store: Store, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
-    """One resource as JSON, with its revision.
-
-    Raises:
-        NotFound: there is none.
-    """
-    entry = store.get(kind.key(namespace, name))
-    if entry is None:
-        raise absent(kind, namespace, name)
-    wire: dict[str, Any] = json.loads(json.dumps(kind.wire(entry), default=dict))
-    wire.pop("status", None)
-    return wire
-
-
-def merged(whole: JSON, fields: JSON) -> JSON:
-    """A merge patch (RFC 7386): null deletes, mappings merge, all else replaces."""
-    if not isinstance(fields, dict):
-        return fields
-    result = dict(whole) if isinstance(whole, dict) else {}
-    for name, value in fields.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result
-
-
-def show_difference(
-    store: Store, documents: Sequence[Document], namespace: str, intent: Intent
-) -> None:
+def show_changes(changes: Sequence[Change]) -> None:
     """Print what would change, as a diff of YAML; a sentence when nothing would."""
     changed = False
-    for change in plan_changes(store, documents, namespace, intent):
-        name = f"{change.document.value['kind']} {change.document.value['metadata']['name']}"
-        before = [] if change.entry is None else _lines(change.entry.value)
-        after = _lines(codec.encode(change.value))
+    for change in changes:
+        kind = find_kind(change.document.value["kind"])
+        name = f"{kind.name} {change.document.value['metadata']['name']}"
+        before = [] if change.entry is None else _lines(kind, change.key, change.entry.value)
+        after = _lines(kind, change.key, codec.encode(change.value))
         shown = list(difflib.unified_diff(before, after, f"{name} (now)", f"{name} (then)", n=2))
         changed = changed or bool(shown)
         click.echo("".join(shown), nl=False)
@@ -221,5 +178,17 @@ def show_difference(
         click.echo("nothing would change")
 
 
-def _lines(wire: Mapping[str, JSON]) -> list[str]:
-    return output(json.loads(json.dumps(wire, default=dict)), "yaml").splitlines(keepends=True)
+def _lines(kind: Kind, key: str, wire: Mapping[str, JSON]) -> list[str]:
+    shown = json.loads(json.dumps(kind.shown(key, wire), default=dict))
+    return output(shown, "yaml").splitlines(keepends=True)
+
+
+def change_documents(
+    store: Store, documents: Sequence[Document], namespace: str, *, dry_run: bool, done: str
+) -> None:
+    """Carry out documents that replace what is stored, checked as all are; or show it."""
+    check_documents(documents, namespace)
+    if dry_run:
+        show_changes(plan_changes(store, documents, namespace, Intent.REPLACE))
+    else:
+        tell(done, apply_documents(store, documents, namespace, Intent.REPLACE))

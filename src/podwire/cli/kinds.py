@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
+from podwire.cli.kept_kinds import KEPT_KINDS
+from podwire.cli.kind import Cells, Kind, joined
 from podwire.errors import BadInput
 from podwire.model import codec, keys
+from podwire.model.bgp import DEFAULT_AS_NUMBER
 from podwire.model.codec import API_VERSION
+from podwire.model.ipamconfig import ipam_config_resource
 from podwire.model.nearest import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from podwire.boundary import Entry
     from podwire.model.bgp import BGPConfiguration, BGPPeer
     from podwire.model.bgpfilter import BGPFilter
-    from podwire.model.block import Affinity
+    from podwire.model.block import Affinity, IPAMConfig
     from podwire.model.endpoint import WorkloadEndpoint
     from podwire.model.node import ClusterInformation, Node
     from podwire.model.pool import IPPool, IPReservation
-    from podwire.model.resource import JSON, Stored
+    from podwire.model.resource import JSON, Wire
 
-Cells: TypeAlias = "Mapping[str, Callable[[Any], object]]"
-"""Column header → what to show of a value."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """One kind of resource."""
-
-    name: str
-    aliases: tuple[str, ...]
-    """Lower case, the plural first."""
-    prefix: str
-    key: Callable[[str, str], str]
-    """Namespace and name → datastore key."""
-    cells: Cells
-    columns: tuple[str, ...]
-    wide: tuple[str, ...]
-    namespaced: bool = False
-    read_only: str | None = None
-    """Who writes it, where people do not."""
-
-    def header(self, *, wide: bool, all_namespaces: bool = False) -> tuple[str, ...]:
-        """The table's columns."""
-        shown = self.wide if wide else self.columns
-        return ("NAMESPACE", *shown) if self.namespaced and all_namespaces else shown
-
-    def row(self, value: Stored, header: tuple[str, ...]) -> list[object]:
-        """One line of the table."""
-        return [self.cells[column](value) for column in header]
-
-    def wire(self, entry: Entry) -> JSON:
-        """The object as JSON, with the revision where Calico's tools look for it."""
-        wire = dict(entry.value)
-        if self.name == "BlockAffinity":
-            wire = _affinity_resource(entry)
-        wire["metadata"] = {**(wire.get("metadata") or {}), "resourceVersion": entry.revision}
-        return wire
+__all__ = ["KINDS", "Kind", "find_kind", "kind_words", "node_cells"]
 
 
 def find_kind(word: str) -> Kind:
@@ -67,7 +33,7 @@ def find_kind(word: str) -> Kind:
     Raises:
         BadInput: there is none.
     """
-    known = {name: kind for kind in KINDS for name in (kind.name.lower(), *kind.aliases)}
+    known = kind_words()
     kind = known.get(word.lower())
     if kind is None:
         near = nearest(word, known)
@@ -77,9 +43,9 @@ def find_kind(word: str) -> Kind:
     return kind
 
 
-def _joined(items: object) -> str:
-    assert isinstance(items, tuple)
-    return ",".join(str(item) for item in items)
+def kind_words() -> dict[str, Kind]:
+    """Every word that names a kind, in lower case."""
+    return {name: kind for kind in KINDS for name in (kind.name.lower(), *kind.aliases)}
 
 
 def _lower(value: bool) -> str:
@@ -101,10 +67,11 @@ def _pool_cells() -> Cells:
     return cells
 
 
-def _node_cells() -> Cells:
+def node_cells(default_as: int = DEFAULT_AS_NUMBER) -> Cells:
+    """The columns of a Node; an AS number that is the cluster's stands in parentheses."""
     cells: dict[str, Callable[[Node], object]] = {
         "NAME": lambda node: node.name,
-        "ASN": lambda node: "(64512)" if node.as_number is None else node.as_number,
+        "ASN": lambda node: f"({default_as})" if node.as_number is None else node.as_number,
         "IPV4": lambda node: node.address,
         "IPV6": lambda node: node.address6,
     }
@@ -117,9 +84,9 @@ def _endpoint_cells() -> Cells:
         "NAME": lambda endpoint: endpoint.metadata.name,
         "WORKLOAD": lambda endpoint: endpoint.pod or endpoint.container_id,
         "NODE": lambda endpoint: endpoint.node,
-        "NETWORKS": lambda endpoint: _joined(endpoint.addresses),
+        "NETWORKS": lambda endpoint: joined(endpoint.addresses),
         "INTERFACE": lambda endpoint: endpoint.interface,
-        "PROFILES": lambda endpoint: _joined(endpoint.profiles),
+        "PROFILES": lambda endpoint: joined(endpoint.profiles),
         "NATS": lambda endpoint: ",".join(
             str(nat.get("externalIP"))
             for nat in (endpoint.wire.get("spec") or {}).get("ipNATs") or ()
@@ -131,7 +98,7 @@ def _endpoint_cells() -> Cells:
 def _reservation_cells() -> Cells:
     cells: dict[str, Callable[[IPReservation], object]] = {
         "NAME": lambda reservation: reservation.metadata.name,
-        "CIDRS": lambda reservation: _joined(reservation.reserved),
+        "CIDRS": lambda reservation: joined(reservation.reserved),
     }
     return cells
 
@@ -163,7 +130,9 @@ def _bgp_peer_cells() -> Cells:
         "PEERIP": lambda peer: peer.peer_ip or peer.peer_selector,
         "NODE": lambda peer: peer.node or peer.node_selector or "(global)",
         "ASN": lambda peer: peer.as_number,
-        "FILTERS": lambda peer: _joined(peer.filters),
+        "NODESELECTOR": lambda peer: peer.node_selector,
+        "PEERSELECTOR": lambda peer: peer.peer_selector,
+        "FILTERS": lambda peer: joined(peer.filters),
     }
     return cells
 
@@ -171,10 +140,27 @@ def _bgp_peer_cells() -> Cells:
 def _bgp_filter_cells() -> Cells:
     cells: dict[str, Callable[[BGPFilter], object]] = {
         "NAME": lambda value: value.name,
-        "IMPORT": lambda value: len(value.import4) + len(value.import6),
-        "EXPORT": lambda value: len(value.export4) + len(value.export6),
+        "NUMEXPORTV4": lambda value: len(value.export4),
+        "NUMIMPORTV4": lambda value: len(value.import4),
+        "NUMEXPORTV6": lambda value: len(value.export6),
+        "NUMIMPORTV6": lambda value: len(value.import6),
     }
     return cells
+
+
+def _ipam_config_cells() -> Cells:
+    cells: dict[str, Callable[[IPAMConfig], object]] = {
+        "NAME": lambda _: "default",
+        "STRICTAFFINITY": lambda config: _lower(config.strict_affinity),
+        "AUTOALLOCATEBLOCKS": lambda config: _lower(config.auto_allocate_blocks),
+        "MAXBLOCKSPERHOST": lambda config: config.max_blocks_per_host,
+    }
+    return cells
+
+
+def _ipam_config_key(_: str, name: str) -> str:
+    """The one there is; under another name nothing is stored."""
+    return keys.IPAM_CONFIG_KEY if name == "default" else keys.resource_key("ipamconfigs", name)
 
 
 def _affinity_cells() -> Cells:
@@ -192,8 +178,8 @@ def _affinity_name(affinity: Affinity) -> str:
     return f"{affinity.node}-{dashed}"
 
 
-def _affinity_resource(entry: Entry) -> dict[str, JSON]:
-    affinity = codec.decode_affinity(entry.key, entry.value)
+def _affinity_resource(key: str, wire: Wire) -> dict[str, JSON]:
+    affinity = codec.decode_affinity(key, wire)
     return {
         "kind": "BlockAffinity",
         "apiVersion": API_VERSION,
@@ -211,7 +197,7 @@ def _affinity_resource(entry: Entry) -> dict[str, JSON]:
 KINDS = (
     Kind(
         name="IPPool",
-        aliases=("ippools", "ipp", "pool", "pools"),
+        aliases=("ippools", "ipp", "ipps", "pool", "pools"),
         prefix=keys.POOLS,
         key=lambda _, name: keys.pool_key(name),
         cells=_pool_cells(),
@@ -223,10 +209,10 @@ KINDS = (
     ),
     Kind(
         name="Node",
-        aliases=("nodes", "no"),
+        aliases=("nodes", "no", "nos"),
         prefix=keys.NODES,
         key=lambda _, name: keys.node_key(name),
-        cells=_node_cells(),
+        cells=node_cells(),
         columns=("NAME",),
         wide=("NAME", "ASN", "IPV4", "IPV6"),
     ),
@@ -242,7 +228,7 @@ KINDS = (
     ),
     Kind(
         name="IPReservation",
-        aliases=("ipreservations", "reservation", "reservations"),
+        aliases=("ipreservations", "ipres", "reservation", "reservations"),
         prefix=keys.RESERVATIONS,
         key=lambda _, name: keys.reservation_key(name),
         cells=_reservation_cells(),
@@ -251,7 +237,7 @@ KINDS = (
     ),
     Kind(
         name="ClusterInformation",
-        aliases=("clusterinformations", "clusterinfo"),
+        aliases=("clusterinformations", "clusterinfo", "clusterinfos", "ci", "cis"),
         prefix=keys.CLUSTER,
         key=lambda _, name: keys.cluster_key(name),
         cells=_cluster_cells(),
@@ -260,7 +246,7 @@ KINDS = (
     ),
     Kind(
         name="BGPConfiguration",
-        aliases=("bgpconfigurations", "bgpconfig", "bgpconfigs"),
+        aliases=("bgpconfigurations", "bgpconfig", "bgpconfigs", "bgpc", "bgpcs"),
         prefix=keys.BGP_CONFIGURATIONS,
         key=lambda _, name: keys.bgp_configuration_key(name),
         cells=_bgp_configuration_cells(),
@@ -269,7 +255,7 @@ KINDS = (
     ),
     Kind(
         name="BGPPeer",
-        aliases=("bgppeers", "bgpp"),
+        aliases=("bgppeers", "bgpp", "bgpps", "bp", "bps"),
         prefix=keys.BGP_PEERS,
         key=lambda _, name: keys.bgp_peer_key(name),
         cells=_bgp_peer_cells(),
@@ -278,11 +264,11 @@ KINDS = (
     ),
     Kind(
         name="BGPFilter",
-        aliases=("bgpfilters",),
+        aliases=("bgpfilters", "bgpf", "bgpfs", "bf", "bfs"),
         prefix=keys.BGP_FILTERS,
         key=lambda _, name: keys.bgp_filter_key(name),
         cells=_bgp_filter_cells(),
-        columns=("NAME",),
+        columns=tuple(_bgp_filter_cells()),
         wide=tuple(_bgp_filter_cells()),
     ),
     Kind(
@@ -294,5 +280,19 @@ KINDS = (
         columns=tuple(_affinity_cells()),
         wide=tuple(_affinity_cells()),
         read_only="the agents claim blocks",
+        owns=lambda key: keys.parse_affinity_key(key) is not None,
+        resource=_affinity_resource,
     ),
+    Kind(
+        name="IPAMConfiguration",
+        aliases=("ipamconfigurations", "ipamconfig", "ipamconfigs"),
+        prefix=keys.IPAM_CONFIG_KEY,
+        key=_ipam_config_key,
+        cells=_ipam_config_cells(),
+        columns=tuple(_ipam_config_cells()),
+        wide=tuple(_ipam_config_cells()),
+        owns=lambda key: key == keys.IPAM_CONFIG_KEY,
+        resource=lambda _, wire: ipam_config_resource(wire),
+    ),
+    *KEPT_KINDS,
 )

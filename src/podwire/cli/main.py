@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from podwire import __version__
 from podwire.cli.lazygroup import LazyGroup
 from podwire.errors import BadInput, PodwireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMMANDS = {
     "agent": ("podwire.cli.agent", "Run this node's agent, or hold and release its writes."),
@@ -18,22 +23,26 @@ COMMANDS = {
     "collect": ("podwire.cli.collect", "Save the network state of this host in a bundle."),
     "create": ("podwire.cli.editing", "Create resources from a file."),
     "datastore": ("podwire.cli.datastore", "Look into the datastore; move it elsewhere."),
-    "delete": ("podwire.cli.resources", "Delete resources."),
+    "delete": ("podwire.cli.deleting", "Delete resources."),
     "get": ("podwire.cli.resources", "Show resources."),
     "ipam": ("podwire.cli.ipam", "Address pools, blocks and allocations: show, check, mend."),
     "lab": ("podwire.cli.lab", "Several nodes on this machine, to try, test and learn."),
-    "label": ("podwire.cli.editing", "Label a resource."),
+    "label": ("podwire.cli.patching", "Label a resource."),
     "netns": ("podwire.cli.netns", "Network namespaces: list, add, delete, exec."),
     "node": ("podwire.cli.node", "This node: its BGP sessions; install and uninstall."),
-    "patch": ("podwire.cli.editing", "Change fields of a resource."),
+    "patch": ("podwire.cli.patching", "Change fields of a resource."),
     "replace": ("podwire.cli.editing", "Replace resources from a file."),
     "trace": ("podwire.cli.trace", "The way of a packet from one pod to another."),
+    "validate": ("podwire.cli.editing", "Check resource files without a datastore."),
     "veth": ("podwire.cli.veth", "The veth pairs of this host, both ends."),
 }
 """Name → module that holds a click command of the same name (dashes as underscores), and help."""
 
 USAGE_ERROR = 64
 OWN_FAILURE = 70
+INTERRUPTED = 130
+DEBUG_VARIABLE = "PODWIRE_DEBUG"
+"""Shows the stack trace of a fault of our own."""
 
 
 class Root(LazyGroup):
@@ -49,32 +58,62 @@ def podwire() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; an error of ours ends with one or two lines, never a stack trace."""
+    """Run the command line with the process's arguments."""
+    code = run(sys.argv[1:])
     try:
-        code = podwire.main(prog_name="podwire", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        code = code or 1
+    if code and sys.stdout is not None:
+        # What could not be printed stays unprinted: Python would complain of it once more.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out a command and return its exit code.
+
+    What goes wrong ends with one or two lines on standard error, never with a stack trace.
+    """
+    try:
+        code = podwire.main(list(arguments), prog_name="podwire", standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except click.UsageError as error:
         error.show()
-        sys.exit(USAGE_ERROR)
+        return USAGE_ERROR
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BadInput as error:
         complain(error)
-        sys.exit(USAGE_ERROR)
+        return USAGE_ERROR
     except PodwireError as error:
         complain(error)
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain again when it flushes stdout.
-        sys.stderr.close()
-        sys.exit(141)
+        return 1
+    except OSError as error:
+        what = error.filename or "standard input or output"
+        complain(PodwireError(f"{what} failed: {error.strerror or error}"))
+        return 1
+    except Exception as error:  # the last door: nobody shall have to read a stack trace
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        complain(
+            PodwireError(
+                f"this is a fault of podwire's own: {type(error).__name__}: {error}",
+                fix=f"report it with what the same command prints with {DEBUG_VARIABLE}=1",
+            )
+        )
+        return OWN_FAILURE
+    return code if isinstance(code, int) else 0
 
 
 def complain(error: PodwireError) -> None:
     """Print an error and its fix to standard error."""
-    click.echo(f"error: {error.message}", err=True)
-    if error.fix is not None:
-        click.echo(f"  fix: {error.fix}", err=True)
+    with contextlib.suppress(OSError):  # standard error may be closed, too
+        click.echo(f"error: {error.message}", err=True)
+        if error.fix is not None:
+            click.echo(f"  fix: {error.fix}", err=True)

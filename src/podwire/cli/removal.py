@@ -1,4 +1,4 @@
-"""Taking an IPPool out of service: never while somebody uses its addresses."""
+"""Deleting resources: never what others rely on, and saying who they are."""
 
 from __future__ import annotations
 
@@ -6,22 +6,126 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.errors import Conflict, InUse, NotFound, Stale
+from podwire.boundary import Verb, Write
+from podwire.drivers.clock import SystemClock, SystemDice
+from podwire.errors import BadInput, Conflict, InUse, NotFound, Stale
 from podwire.ipam.allocation import live
 from podwire.ipam.claims import Claims
 from podwire.ipam.records import Records
-from podwire.model import codec
-from podwire.model.addressing import contains
+from podwire.ipam.service import IPAM
+from podwire.model import codec, keys
+from podwire.model.addressing import address_at, contains
+from podwire.model.nodestatus import parse_status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from podwire.boundary import Clock, Entry, Store
+    from podwire.cli.kinds import Kind
+    from podwire.model.addressing import IPAddress
     from podwire.model.block import Allocation, Block
     from podwire.model.pool import IPPool
 
 SETTLE_S = 0.5
 """How long agents are given to hear that the pool is disabled; Calico's figure."""
 NAMED = 3
-"""How many users of a pool an error names."""
+"""How many users of a pool or node an error names."""
+
+
+def refuse_removal(store: Store, kind: Kind, entry: Entry, *, force: bool = False) -> None:
+    """Whether the resource may be deleted now.
+
+    Raises:
+        InUse: others rely on it; names them and the way out.
+        BadInput: resources of this kind are not deleted by people.
+    """
+    if kind.read_only is not None:
+        raise BadInput(f"{kind.name} cannot be deleted: {kind.read_only}")
+    match kind.name:
+        case "ClusterInformation":
+            raise InUse("ClusterInformation default is the cluster itself and cannot be deleted")
+        case "IPAMConfiguration":
+            raise InUse(
+                "IPAMConfiguration default belongs to the cluster and cannot be deleted",
+                fix="change it: podwire ipam configure, or apply",
+            )
+        case "IPPool":
+            with suppress(BadInput):  # too broken to be in anybody's use
+                _refuse_users(codec.decode_pool(entry.key, entry.value), Records(store))
+        case "Node":
+            _refuse_node(store, keys.parse_node_key(entry.key) or "", force=force)
+        case _:
+            pass
+
+
+def remove(store: Store, kind: Kind, entry: Entry, *, force: bool = False) -> None:
+    """Delete the resource that was read, and what is nothing without it.
+
+    Raises:
+        InUse, BadInput: as `refuse_removal`; it is as it was.
+        Stale: it was changed at the same time.
+    """
+    refuse_removal(store, kind, entry, force=force)
+    if kind.name == "IPPool":
+        with suppress(BadInput):
+            remove_pool(store, entry.key, SystemClock())
+            return
+    if kind.name == "Node":
+        _release_pods(store, keys.parse_node_key(entry.key) or "")
+    store.delete(entry.key, entry.revision)
+
+
+def _refuse_node(store: Store, node: str, *, force: bool) -> None:
+    report = store.get(keys.node_status_key(node))
+    told = None if report is None else parse_status(report.value)
+    if told is not None and not told.is_stale(SystemClock().now()):
+        raise InUse(
+            f"Node {node} is alive: its agent reported at {told.time:%H:%M:%S} UTC, and would"
+            " register it again at once",
+            fix="stop its agent first (systemctl disable --now podwire-agent), wait 90 s",
+        )
+    pods = [codec.decode_endpoint(e.key, e.value).title for e in _endpoints(store, node)]
+    if not pods or force:
+        return
+    noun = "pod runs" if len(pods) == 1 else "pods run"
+    raise InUse(
+        f"Node {node} is in use: {len(pods)} {noun} there ({_some(pods)})",
+        fix="delete or move them first; if the machine is gone for good, add --force:"
+        " their endpoints and addresses go with it",
+    )
+
+
+def _release_pods(store: Store, node: str) -> None:
+    """Give back what the pods of a node that is gone have. Cut off, it can be done again."""
+    ipam = IPAM(store, node, SystemClock(), SystemDice(), node_labels={})
+    handles = {
+        address: allocation.handle
+        for block in Records(store).blocks()
+        for address, allocation in _allocated(block.value)
+    }
+    for entry in _endpoints(store, node):
+        endpoint = codec.decode_endpoint(entry.key, entry.value)
+        gone = Write(verb=Verb.DELETE, key=entry.key, revision=entry.revision)
+        handle = next((h for a in endpoint.addresses if (h := handles.get(a.ip))), None)
+        if handle is None:
+            store.delete(entry.key, entry.revision)
+        else:
+            ipam.release_handle(handle, [gone])
+
+
+def _allocated(block: Block) -> Iterator[tuple[IPAddress, Allocation]]:
+    for ordinal, allocation in live(block).items():
+        yield address_at(block.cidr, ordinal), allocation
+
+
+def _endpoints(store: Store, node: str) -> list[Entry]:
+    entries = store.list(keys.ENDPOINTS).entries
+    return [entry for entry in entries if (entry.value.get("spec") or {}).get("node") == node]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def remove_pool(store: Store, key: str, clock: Clock) -> None:
@@ -77,11 +181,10 @@ def _refuse_users(pool: IPPool, records: Records) -> None:
     users = [allocation for block in _blocks(pool, records) for allocation in live(block).values()]
     if not users:
         return
-    names = ", ".join(_user(allocation) for allocation in users[:NAMED])
-    more = f" and {len(users) - NAMED} more" if len(users) > NAMED else ""
     noun = "address" if len(users) == 1 else "addresses"
     raise InUse(
-        f"IPPool {pool.name} is in use: {len(users)} {noun} of {pool.cidr} ({names}{more})",
+        f"IPPool {pool.name} is in use: {len(users)} {noun} of {pool.cidr}"
+        f" ({_some([_user(allocation) for allocation in users])})",
         fix="apply the pool with `disabled: true`, move those users to another pool, delete again",
     )
 

@@ -1,19 +1,22 @@
-"""`podwire get|delete`: Calico's v3 resources in the datastore."""
+"""`podwire get`: Calico's v3 resources in the datastore; and what its sister commands share."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from podwire.cli.completing import complete_kind, complete_name, complete_namespace
 from podwire.cli.context import datastore_option, open_datastore
-from podwire.cli.kinds import find_kind
-from podwire.cli.main import complain
+from podwire.cli.kinds import find_kind, node_cells
+from podwire.cli.options import Files, files_options, gathered
 from podwire.cli.tables import columns, output
-from podwire.errors import BadInput, InUse, NotFound, PodwireError, Stale
+from podwire.errors import BadInput, NotFound
 from podwire.model import codec, keys
+from podwire.model.bgp import DEFAULT_AS_NUMBER
 from podwire.model.codec import API_VERSION
-from podwire.model.selector import parse_selector
+from podwire.model.selector import Selector, parse_selector
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -21,164 +24,193 @@ if TYPE_CHECKING:
 
     from podwire.boundary import Entry, Store
     from podwire.cli.kinds import Kind
-    from podwire.model.selector import Selector
+    from podwire.cli.yamlfile import Document
 
 KIND_HELP = (
-    "KIND is ippool, node, workloadendpoint (wep), ipreservation, clusterinfo, bgpconfiguration,"
-    " bgppeer or bgpfilter."
+    "KIND is ippool, node, workloadendpoint (wep), ipreservation, ipamconfig, clusterinfo,"
+    " bgpconfiguration, bgppeer or bgpfilter. Kept for others, without effect here yet:"
+    " networkpolicy, globalnetworkpolicy, their staged forms, networkset, globalnetworkset,"
+    " hostendpoint, profile, tier, felixconfiguration, kubecontrollersconfiguration,"
+    " caliconodestatus."
 )
 DEFAULT_NAMESPACE = "default"
-TRIES = 5
-_SELECTOR = "podwire.selector"
+TABLES = frozenset({"", "ps", "wide"})
+FORMATS = frozenset({*TABLES, "json", "yaml", "name"})
+OF_ONE_CLUSTER = ("uid", "creationTimestamp", "resourceVersion", "generation", "selfLink")
+"""Metadata that means nothing elsewhere."""
 
 namespace_option = click.option(
-    "-n", "--namespace", default=DEFAULT_NAMESPACE, metavar="NS", help="Namespace of the resources."
+    "-n",
+    "--namespace",
+    default=DEFAULT_NAMESPACE,
+    metavar="NS",
+    shell_complete=complete_namespace,
+    help="Namespace of the resources.",
 )
-files_option = click.option(
-    "-f", "--filename", "files", multiple=True, metavar="FILE", help="A file, a directory, or -."
+kind_argument = click.argument("kind", shell_complete=complete_kind)
+name_argument = click.argument("name", shell_complete=complete_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How resources are shown, and which."""
+
+    format: str | None
+    selector: str | None
+    export: bool
+    namespace: str
+    everywhere: bool
+
+    @property
+    def shape(self) -> str:
+        """The format; `` is the plain table, as is calicoctl's ps."""
+        return "" if self.format in {None, "ps"} else str(self.format)
+
+    @property
+    def chosen(self) -> Selector | None:
+        """The selector.
+
+        Raises:
+            BadInput: it is none.
+        """
+        return parse_selector(self.selector) if self.selector else None
+
+
+look_options = gathered(
+    Look,
+    "look",
+    click.option(
+        "-o",
+        "--output",
+        "format",
+        metavar="FORMAT",
+        help="ps (a table), wide, json, yaml, name, or custom-columns=COLUMN,…",
+    ),
+    click.option(
+        "-l", "--selector", metavar="SELECTOR", help="Only these by label, like: zone == 'a'."
+    ),
+    click.option("--export", is_flag=True, help="Leave out what has a meaning only in here."),
+    namespace_option,
+    click.option(
+        "-A", "--all-namespaces", "everywhere", is_flag=True, help="Resources of all namespaces."
+    ),
 )
 
 
-@click.command(epilog=KIND_HELP + " Also blockaffinity, read-only.")
-@click.argument("kind")
-@click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option(
-    "-o",
-    "--output",
-    "format",
-    metavar="FORMAT",
-    help="wide, json, yaml, name, or custom-columns=COLUMN,…",
-)
-@click.option(
-    "-l",
-    "--selector",
-    metavar="SELECTOR",
-    expose_value=False,
-    callback=lambda ctx, _, text: _remember(ctx, text),
-    help="Only these, like: zone == 'a'.",
-)
-@namespace_option
-@click.option("-A", "--all-namespaces", is_flag=True, help="Resources of all namespaces.")
+@click.command(epilog=KIND_HELP + " Read-only: blockaffinity.")
+@click.argument("kind", required=False, shell_complete=complete_kind)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_name)
+@files_options
+@look_options
 @datastore_option
 @click.pass_context
 def get(
-    ctx: click.Context,
-    kind: str,
-    names: tuple[str, ...],
-    format: str | None,
-    namespace: str,
-    all_namespaces: bool,
+    ctx: click.Context, kind: str | None, names: tuple[str, ...], files: Files, look: Look
 ) -> None:
-    """Show resources: all of a KIND, or the ones named."""
-    found = find_kind(kind)
-    header = _header(found, format or "", all_namespaces=all_namespaces)
-    chosen: Selector | None = ctx.meta[_SELECTOR]
+    """Show resources: all of a KIND, the ones named, or those that FILE names.
+
+    \b
+      podwire get ippool -o wide
+      podwire get wep -A -l "app == 'web'"
+      podwire get node vms103 -o yaml --export > vms103.yaml
+    """  # noqa: D301  # click wants the character
+    if (kind is None) == (not files.filenames):
+        raise BadInput("get: give either KIND, or -f FILE", fix="podwire get ippool")
+    if kind is not None:
+        asked = [(find_kind(kind), look.namespace, names)]
+    else:
+        asked = [(each, spot, (name,)) for each, spot, name in named_in(files, look.namespace)]
+    for each, _, _ in asked:
+        _header(each, look)
     store = open_datastore(ctx)
-    entries = _entries(store, found, names, namespace, everywhere=all_namespaces)
-    if chosen is not None:
-        entries = [entry for entry in entries if chosen.matches(_labels(entry))]
-    if format in {"json", "yaml"}:
-        shown = [found.wire(entry) for entry in entries]
-        click.echo(output(shown[0] if len(names) == 1 else _list(found, shown), format), nl=False)
-        return
-    if format == "name":
-        for entry in entries:
-            click.echo(f"{found.name.lower()}/{found.wire(entry)['metadata']['name']}")
-        return
-    rows, broken = [], 0
-    for entry in entries:
-        try:
-            rows.append(found.row(codec.decode(entry.key, entry.value), header))
-        except BadInput as error:
-            click.echo(f"warning: {error}", err=True)
-            broken += 1
-    click.echo(columns(header, rows), nl=False)
-    if broken:
+    found = [
+        (each, _chosen(_entries(store, each, spot, wanted, everywhere=look.everywhere), look))
+        for each, spot, wanted in asked
+    ]
+    if look.shape in {"json", "yaml"}:
+        one = len(names) == 1 or (kind is None and len(found) == 1)
+        click.echo(output(_whole(found, look, one=one), look.shape), nl=False)
+    elif look.shape == "name":
+        for each, entries in found:
+            for entry in entries:
+                click.echo(f"{each.name.lower()}/{each.wire(entry)['metadata']['name']}")
+    elif not _tables(store, found, look):
         ctx.exit(1)
 
 
-def _header(kind: Kind, format: str, *, all_namespaces: bool) -> tuple[str, ...]:
+def _tables(store: Store, found: Sequence[tuple[Kind, Sequence[Entry]]], look: Look) -> bool:
+    """Print a table for each kind; whether all could be read."""
+    by_kind: dict[str, tuple[Kind, list[Entry]]] = {}
+    for kind, entries in found:
+        by_kind.setdefault(kind.name, (kind, []))[1].extend(entries)
+    sound = True
+    for number, (kind, entries) in enumerate(by_kind.values()):
+        if kind.name == "Node":
+            kind = replace(kind, cells=node_cells(_cluster_as(store)))  # noqa: PLW2901
+        header = _header(kind, look)
+        values = []
+        for entry in entries:
+            try:
+                values.append(codec.decode(entry.key, entry.value))
+            except BadInput as error:
+                click.echo(f"warning: {error}", err=True)
+                sound = False
+        if kind.order is not None:
+            values.sort(key=kind.order)
+        click.echo("\n" if number else "", nl=False)
+        click.echo(columns(header, [kind.row(value, header) for value in values]), nl=False)
+    return sound
+
+
+def _header(kind: Kind, look: Look) -> tuple[str, ...]:
     """The columns a format asks for; json, yaml and name have none."""
-    if format in {"", "wide", "json", "yaml", "name"}:
-        return kind.header(wide=format == "wide", all_namespaces=all_namespaces)
-    word, given, text = format.partition("=")
+    if look.shape in FORMATS:
+        return kind.header(wide=look.shape == "wide", all_namespaces=look.everywhere)
+    word, given, text = look.shape.partition("=")
     if word != "custom-columns" or not given:
         raise BadInput(
-            f"output format {format!r} is unknown",
-            fix="write wide, json, yaml, name or custom-columns=COLUMN,…",
+            f"output format {look.shape!r} is unknown",
+            fix="write ps, wide, json, yaml, name or custom-columns=COLUMN,…",
         )
-    columns = tuple(name.strip().upper() for name in text.split(","))
-    for column in columns:
+    wanted = tuple(name.strip().upper() for name in text.split(","))
+    for column in wanted:
         if column not in kind.cells:
             known = ",".join(kind.cells)
             raise BadInput(f"{kind.name} has no column {column!r}", fix=f"there are {known}")
-    return columns
+    return wanted
 
 
-def _remember(ctx: click.Context, text: str | None) -> None:
-    ctx.meta[_SELECTOR] = parse_selector(text) if text else None
+def _chosen(entries: Sequence[Entry], look: Look) -> Sequence[Entry]:
+    selector = look.chosen
+    return entries if selector is None else [e for e in entries if selector.matches(_labels(e))]
 
 
 def _labels(entry: Entry) -> dict[str, str]:
     return dict((entry.value.get("metadata") or {}).get("labels") or {})
 
 
-@click.command(epilog=KIND_HELP)
-@click.argument("kind", required=False)
-@click.argument("names", metavar="[NAME]...", nargs=-1)
-@files_option
-@namespace_option
-@click.option("-s", "--skip-not-exists", is_flag=True, help="What does not exist is no error.")
-@datastore_option
-@click.pass_context
-def delete(
-    ctx: click.Context,
-    kind: str | None,
-    names: tuple[str, ...],
-    files: tuple[str, ...],
-    namespace: str,
-    skip_not_exists: bool,
-) -> None:
-    """Delete resources: KIND NAME..., or what FILE describes."""
-    wanted = _wanted(kind, names, files, namespace)
-    store = open_datastore(ctx)
-    deleted: dict[str, int] = {}
-    failures: list[PodwireError] = []
-    for found, spot, name in wanted:
-        try:
-            _delete(store, found, spot, name)
-        except NotFound as error:
-            if not skip_not_exists:
-                failures.append(error)
-        except InUse as error:
-            failures.append(error)
-        else:
-            deleted[found.name] = deleted.get(found.name, 0) + 1
-    if deleted:
-        tell("deleted", deleted)
-    elif not failures:
-        click.echo("No resource was there to delete")
-    for failure in failures[:-1]:
-        complain(failure)
-    if failures:
-        raise failures[-1]
+def _cluster_as(store: Store) -> int:
+    """The AS number of nodes that have none of their own."""
+    key = keys.bgp_configuration_key("default")
+    entry = store.get(key)
+    found = None if entry is None else codec.decode_bgp_configuration(key, entry.value).as_number
+    return DEFAULT_AS_NUMBER if found is None else found
 
 
 def _entries(
-    store: Store, kind: Kind, names: Sequence[str], namespace: str, *, everywhere: bool
+    store: Store, kind: Kind, namespace: str, names: Sequence[str], *, everywhere: bool
 ) -> Sequence[Entry]:
     if names and everywhere and kind.namespaced:
         raise BadInput("a name needs one namespace", fix="write -n NAMESPACE instead of -A")
     if not names or kind.name == "BlockAffinity":
         narrow = kind.namespaced and not everywhere
-        prefix = keys.endpoint_prefix(namespace) if narrow else kind.prefix
+        prefix = f"{kind.key(namespace, 'x').rpartition('/')[0]}/" if narrow else kind.prefix
         entries = store.list(prefix).entries
-        if kind.name != "BlockAffinity":
-            return entries
-        entries = tuple(entry for entry in entries if keys.parse_affinity_key(entry.key))
-        named = {kind.wire(entry)["metadata"]["name"]: entry for entry in entries}
+        if kind.owns is not None:
+            entries = tuple(entry for entry in entries if kind.owns(entry.key))
         if not names:
             return entries
+        named = {kind.wire(entry)["metadata"]["name"]: entry for entry in entries}
     else:
         named = {
             name: entry
@@ -191,70 +223,55 @@ def _entries(
     return [named[name] for name in names]
 
 
-def _list(kind: Kind, items: Sequence[Any]) -> dict[str, Any]:
+def _whole(found: Sequence[tuple[Kind, Sequence[Entry]]], look: Look, *, one: bool) -> Any:
+    """What json and yaml show: one object, or a list."""
+    shown = [kind.wire(entry) for kind, entries in found for entry in entries]
+    if look.export:
+        shown = [_exported(wire) for wire in shown]
+    if one and len(shown) == 1:
+        return shown[0]
+    kinds = {kind.name for kind, _ in found}
     return {
-        "kind": f"{kind.name}List",
+        "kind": f"{kinds.pop()}List" if len(kinds) == 1 else "List",
         "apiVersion": API_VERSION,
         "metadata": {},
-        "items": list(items),
+        "items": shown,
     }
 
 
-def _wanted(
-    kind: str | None, names: Sequence[str], files: Sequence[str], namespace: str
-) -> list[tuple[Kind, str, str]]:
-    """Kind, namespace and name of everything to delete."""
-    if files:
-        if kind is not None:
-            raise BadInput("delete: give either KIND and NAME, or -f FILE", fix="leave one out")
-        from podwire.cli.yamlfile import read_documents, refuse
-
-        documents = read_documents(files)
-        found = []
-        for document in documents:
-            value = document.value if isinstance(document.value, dict) else {}
-            metadata = value.get("metadata")
-            name = metadata.get("name") if isinstance(metadata, dict) else None
-            refuse([(document, fault) for fault in document.faults])
-            if not isinstance(value.get("kind"), str) or not isinstance(name, str):
-                raise BadInput(f"{document.place(())}: kind or metadata.name is missing")
-            assert isinstance(metadata, dict)
-            spot = metadata.get("namespace") or namespace
-            found.append((find_kind(value["kind"]), str(spot), name))
-        return found
-    if kind is None or not names:
-        raise BadInput(
-            "delete: no resource was named", fix="write KIND NAME, or -f FILE; all are never meant"
-        )
-    return [(find_kind(kind), namespace, name) for name in names]
+def _exported(wire: dict[str, Any]) -> dict[str, Any]:
+    metadata = {k: v for k, v in wire["metadata"].items() if k not in OF_ONE_CLUSTER}
+    return {**{k: v for k, v in wire.items() if k != "status"}, "metadata": metadata}
 
 
-def _delete(store: Store, kind: Kind, namespace: str, name: str) -> None:
-    if kind.read_only is not None:
-        raise BadInput(f"{kind.name} cannot be deleted: {kind.read_only}")
-    if kind.name == "ClusterInformation":
-        raise InUse(f"ClusterInformation {name} is the cluster itself and cannot be deleted")
-    key = kind.key(namespace, name)
-    for attempt in range(TRIES):
-        entry = store.get(key)
-        if entry is None:
-            raise absent(kind, namespace, name)
-        try:
-            if kind.name == "IPPool":
-                from podwire.cli.removal import remove_pool
-                from podwire.drivers.clock import SystemClock
+def named_in(files: Files, namespace: str) -> list[tuple[Kind, str, str]]:
+    """Kind, namespace and name of every document.
 
-                try:
-                    remove_pool(store, key, SystemClock())
-                except BadInput:  # too broken to be in anybody's use
-                    store.delete(key, entry.revision)
-            else:
-                store.delete(key, entry.revision)
-        except Stale:
-            if attempt == TRIES - 1:
-                raise
-        else:
-            return
+    Raises:
+        BadInput: with all that hinders it, place by place.
+    """
+    from podwire.cli.yamlfile import refuse
+    from podwire.model.shape import Fault
+
+    documents = files.read()
+    faults: list[tuple[Document, Fault]] = []
+    found = []
+    for document in documents:
+        faults += [(document, fault) for fault in document.faults]
+        value = document.value if isinstance(document.value, dict) else {}
+        metadata = value.get("metadata")
+        kind = value.get("kind")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if isinstance(kind, str) and isinstance(name, str) and isinstance(metadata, dict):
+            try:
+                spot = metadata.get("namespace") or namespace
+                found.append((find_kind(kind), str(spot), name))
+            except BadInput as error:
+                faults.append((document, Fault(("kind",), f": {error.message}", error.fix)))
+        elif not document.unread:
+            faults.append((document, Fault((), "kind or metadata.name is missing")))
+    refuse(faults)
+    return found
 
 
 def absent(kind: Kind, namespace: str, name: str) -> NotFound:

@@ -5,6 +5,7 @@ The ordinary loaders drop line numbers and let a second key of the same name win
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LARGEST = 1_000_000
 """Values in one file; aliases of aliases can make billions of a few lines."""
+LARGEST_FILE = 64 << 20
+"""Bytes."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _TAG = "tag:yaml.org,2002:"
 
@@ -41,28 +44,69 @@ class Document:
     """What is wrong with it as YAML: keys given twice, and the like."""
 
     def place(self, path: FieldPath) -> str:
-        """`file:line` of a field; of what holds it when it is missing."""
+        """`file:line` of a field; of what holds it when it is missing. Without lines the file."""
         while path not in self.lines and path:
             path = path[:-1]
-        return f"{self.source}:{self.lines.get(path, 1)}"
+        line = self.lines.get(path)
+        return self.source if line is None else f"{self.source}:{line}"
+
+    @property
+    def unread(self) -> bool:
+        """Whether it stands for something that could not be read; its faults say why."""
+        return bool(self.faults) and self.value is None
 
 
-def read_documents(names: Iterable[str]) -> tuple[Document, ...]:
+def read_documents(
+    names: Iterable[str], *, recursive: bool = False, may_be_empty: bool = False
+) -> tuple[Document, ...]:
     """The documents of files, directories (their YAML and JSON files) and `-`.
 
-    A document of kind List (or …List) stands for its items.
-
-    Raises:
-        BadInput: a file cannot be read, is no YAML, or holds nothing; names file and line.
+    A document of kind List (or …List) stands for its items. What cannot be read, is no YAML or
+    holds nothing becomes a document that is nothing but its faults: they are told with the others.
     """
-    found: list[Document] = []
-    for name in names:
-        for source, text in _texts(name):
-            documents = parse_documents(text, source)
-            if not documents:
-                raise BadInput(f"{source}: there is no document in it", fix="write a resource")
-            found += documents
-    return tuple(found)
+    return tuple(
+        document
+        for name in names
+        for source in _sources(name, recursive=recursive, may_be_empty=may_be_empty)
+        for document in ([source] if isinstance(source, Document) else _read(source, may_be_empty))
+    )
+
+
+def _sources(name: str, *, recursive: bool, may_be_empty: bool) -> Iterable[Path | Document]:
+    """The files that a name stands for."""
+    path = Path(name)
+    if name == "-" or not path.is_dir():
+        return [path]
+    try:
+        inside = path.rglob("*") if recursive else path.iterdir()
+        files = sorted(file for file in inside if file.suffix in SUFFIXES and not file.is_dir())
+    except OSError as error:
+        return [_unread(name, f"cannot be read: {error.strerror}")]
+    if files or may_be_empty:
+        return files
+    fix = None if recursive else "add -R to look into directories within it"
+    return [_unread(name, f"there is no {', '.join(SUFFIXES)} file in this directory", fix)]
+
+
+def _read(path: Path, may_be_empty: bool) -> Sequence[Document]:
+    source = "<stdin>" if str(path) == "-" else str(path)
+    try:
+        documents = parse_documents(_text(path, source), source)
+    except FileNotFoundError:
+        return [_unread(source, "there is no such file")]
+    except OSError as error:
+        return [_unread(source, f"cannot be read: {error.strerror}")]
+    except BadInput as error:
+        return [_unread("", error.message, error.fix)]
+    if documents or may_be_empty:
+        return documents
+    fix = "write a resource, or add --skip-empty"
+    return [_unread(source, "there is no document in it", fix)]
+
+
+def _unread(source: str, problem: str, fix: str | None = None) -> Document:
+    told = f"{source}: {problem}" if source else problem
+    return Document(source="", value=None, lines={}, faults=(Fault((), told, fix),))
 
 
 def parse_documents(text: str, source: str) -> tuple[Document, ...]:
@@ -91,7 +135,8 @@ def refuse(faults: Sequence[tuple[Document, Fault]]) -> None:
     if not faults:
         return
     lines = [
-        f"{document.place(fault.path)}: {fault}"
+        (f"{document.place(fault.path)}: " if document.source else "")
+        + str(fault)
         + (f" ({fault.fix})" if fault.fix and len(faults) > 1 else "")
         for document, fault in faults
     ]
@@ -99,27 +144,14 @@ def refuse(faults: Sequence[tuple[Document, Fault]]) -> None:
     raise BadInput("\n".join(lines) + count, fix=faults[0][1].fix if len(faults) == 1 else None)
 
 
-def _texts(name: str) -> Iterable[tuple[str, str]]:
-    if name == "-":
-        yield "<stdin>", _decoded(sys.stdin.buffer.read(), "<stdin>")
-        return
-    path = Path(name)
-    try:
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-            if not files:
-                raise BadInput(f"{name}: there is no {', '.join(SUFFIXES)} file in this directory")
-        else:
-            files = [path]
-        for file in files:
-            yield str(file), _decoded(file.read_bytes(), str(file))
-    except FileNotFoundError:
-        raise BadInput(f"{name}: there is no such file") from None
-    except OSError as error:
-        raise BadInput(f"{name}: cannot be read: {error.strerror}") from None
-
-
-def _decoded(content: bytes, source: str) -> str:
+def _text(path: Path, source: str) -> str:
+    with (
+        contextlib.nullcontext(sys.stdin.buffer) if source == "<stdin>" else path.open("rb") as file
+    ):
+        # A device or a pipe may never end.
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise BadInput(f"{source}: is larger than {LARGEST_FILE >> 20} MiB", fix="split it")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -23,6 +23,7 @@ from podwire.model.bgpfilter import BGPFilter
 from podwire.model.block import Affinity, AffinityState, Block, Handle, IPAMConfig
 from podwire.model.blockcodec import decode_block, encode_block
 from podwire.model.endpoint import WorkloadEndpoint
+from podwire.model.kept import KeptResource, decode_kept, encode_kept, kept_key
 from podwire.model.node import ClusterInformation, Node, Routing
 from podwire.model.pool import IPPool, IPReservation, Mode, Use
 from podwire.model.resourcecodec import (
@@ -105,6 +106,8 @@ def encode(value: Stored) -> Wire:
             return _encode_cluster(value)
         case BGPConfiguration() | BGPPeer() | BGPFilter():
             return encode_bgp(value)
+        case KeptResource():
+            return encode_kept(value)
         case _:
             raise TypeError(f"{type(value).__name__} is never stored")
 
@@ -132,6 +135,8 @@ def key_of(value: Stored) -> str:
             return keys.cluster_key(value.metadata.name)
         case BGPConfiguration() | BGPPeer() | BGPFilter():
             return bgp_key(value)
+        case KeptResource(kind=kind, metadata=metadata):
+            return kept_key(kind, metadata.namespace or "default", metadata.name)
         case _:
             raise TypeError(f"{type(value).__name__} is never stored")
 
@@ -392,4 +397,5 @@ _DECODERS: tuple[tuple[str, Decoder], ...] = (
     (keys.AFFINITIES, decode_affinity),
     (keys.HANDLES, decode_handle),
     (keys.IPAM_CONFIG_KEY, decode_ipam_config),
+    (keys.RESOURCES, decode_kept),
 )

@@ -33,6 +33,10 @@ IPAM_CONFIG_KEY = f"{IPAM}config"
 
 PROBE = "/podwire/v1/probe"
 """Ours: what `Store.check_writable` tries to write; it never stays."""
+
+NODE_STATUS = "/calico/felix/v2/no-region/host/"
+"""Reports of the nodes' agents, with a lease."""
+
 APPLIED = "/podwire/v1/applied/"
 """Ours, not Calico's: what each node's agent says it has applied."""
 OBJECTIONS = "/podwire/v1/objections/"
@@ -120,6 +124,30 @@ def applied_key(node: str) -> str:
 def objection_key(node: str) -> str:
     """Key of a node agent's objection."""
     return OBJECTIONS + _escape(node)
+
+
+def resource_key(plural: str, name: str, namespace: str | None = None) -> str:
+    """Key of a v3 resource of any kind."""
+    place = f"{RESOURCES}{plural}/"
+    if namespace is not None:
+        place += f"{_escape(namespace)}/"
+    return place + _escape(name)
+
+
+def parse_resource_key(key: str) -> tuple[str, str | None, str] | None:
+    """Plural, namespace and name of a v3 resource of any kind, or None."""
+    match key.removeprefix(RESOURCES).split("/") if key.startswith(RESOURCES) else ():
+        case [plural, name] if plural and name:
+            return plural, None, _unescape(name)
+        case [plural, namespace, name] if plural and namespace and name:
+            return plural, _unescape(namespace), _unescape(name)
+        case _:
+            return None
+
+
+def node_status_key(node: str) -> str:
+    """Key of what a node's agent says of itself, where Felix writes it."""
+    return f"{NODE_STATUS}{_escape(node)}/status"
 
 
 def parse_pool_key(key: str) -> str | None:

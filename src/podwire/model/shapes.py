@@ -9,6 +9,8 @@ from podwire.errors import BadInput
 from podwire.model.addressing import parse_address, parse_interface, parse_network
 from podwire.model.bgpshapes import AS_NUMBER, CONFIGURATION_SPEC, FILTER_SPEC, PEER_SPEC
 from podwire.model.codec import API_VERSION
+from podwire.model.ipamconfig import IPAM_CONFIG_KINDS
+from podwire.model.kept import KEPT
 from podwire.model.pool import Mode, Use
 from podwire.model.selector import parse_selector
 from podwire.model.shape import Anything, Boolean, Integer, ListOf, MapOf, Object, Text
@@ -181,7 +183,18 @@ CLUSTER_SPEC = Object(
 )
 
 
-def _kind(kind: str, spec: Object) -> Object:
+IPAM_CONFIG_SPEC = Object(
+    {
+        "strictAffinity": BOOLEAN,
+        "autoAllocateBlocks": BOOLEAN,
+        "maxBlocksPerHost": Integer(0, 1_000_000),
+        "ipCooldownSeconds": Integer(0, 1200),
+        "kubeVirtVMAddressPersistence": Text(choices=("Enabled", "Disabled")),
+    }
+)
+
+
+def _kind(kind: str, spec: Object | MapOf, *, needed: bool = True) -> Object:
     return Object(
         {
             "kind": Text(choices=(kind,)),
@@ -190,7 +203,7 @@ def _kind(kind: str, spec: Object) -> Object:
             "spec": spec,
             "status": ANYTHING,
         },
-        needed=("kind", "apiVersion", "metadata", "spec"),
+        needed=("kind", "apiVersion", "metadata", *(("spec",) if needed else ())),
         kept=frozenset({"status"}),
     )
 
@@ -204,4 +217,7 @@ SHAPES = {
     "BGPConfiguration": _kind("BGPConfiguration", CONFIGURATION_SPEC),
     "BGPPeer": _kind("BGPPeer", PEER_SPEC),
     "BGPFilter": _kind("BGPFilter", FILTER_SPEC),
+    **{kind: _kind(kind, IPAM_CONFIG_SPEC) for kind in sorted(IPAM_CONFIG_KINDS, reverse=True)},
+    # What these mean is not looked at: they are kept for others.
+    **{kind: _kind(kind, MapOf(ANYTHING), needed=False) for kind in KEPT},
 }

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from podwire.model import codec, keys
 from podwire.model.addressing import parse_network
 from podwire.model.bgpvalidate import configuration_faults, filter_faults, peer_faults
+from podwire.model.ipamconfig import IPAM_CONFIG_KINDS, build_ipam_config, ipam_config_faults
+from podwire.model.kept import KEPT, kept_key
+from podwire.model.nearest import suggestion
 from podwire.model.node import ClusterInformation, Routing
 from podwire.model.pool import IPPool, Mode, Use
 from podwire.model.shape import Fault, carry_over, without_nulls
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPNetwork
     from podwire.model.resource import JSON, Stored, Wire
 
-NAMESPACED = frozenset({"WorkloadEndpoint"})
 UNROUTABLE = {
     ip_network("127.0.0.0/8"): "the loopback network",
     ip_network("169.254.0.0/16"): "the link-local network",
@@ -42,11 +44,30 @@ def check_document(document: JSON) -> list[Fault]:
     shape = SHAPES.get(kind) if isinstance(kind, str) else None
     if shape is None:
         problem = "is missing" if kind is None else f"{kind!r} is unknown"
-        return [Fault(("kind",), problem, f"write one of: {', '.join(SHAPES)}")]
+        fix = suggestion(str(kind or ""), SHAPES, f"write one of: {', '.join(SHAPES)}")
+        return [Fault(("kind",), problem, fix)]
     faults = shape.faults(document, ())
-    if faults:
+    sound = _without(document, faults)
+    if sound is None or shape.faults(sound, ()):
         return faults
-    match kind:
+    wrong = {fault.path[:2] for fault in faults}
+    return faults + [each for each in _together(sound) if each.path[:2] not in wrong]
+
+
+def _without(document: Wire, faults: Sequence[Fault]) -> JSON | None:
+    """The document without its faulty fields, so that the others are looked at too."""
+    if not faults:
+        return document
+    if any(fault.path[:1] != ("spec",) or len(fault.path) < 2 for fault in faults):
+        return None
+    wrong = {fault.path[1] for fault in faults}
+    spec = {name: value for name, value in document["spec"].items() if name not in wrong}
+    return {**document, "spec": spec}
+
+
+def _together(document: Mapping[str, Any]) -> list[Fault]:
+    """What does not go together in a document whose fields are right one by one."""
+    match document["kind"]:
         case "IPPool":
             return _pool_faults(document["spec"])
         case "ClusterInformation":
@@ -57,6 +78,8 @@ def check_document(document: JSON) -> list[Fault]:
             return peer_faults(document)
         case "BGPFilter":
             return filter_faults(document)
+        case kind if kind in IPAM_CONFIG_KINDS:
+            return ipam_config_faults(document)
         case _:
             return []
 
@@ -80,6 +103,10 @@ def document_key(document: Wire, namespace: str = "default") -> str:
             return keys.bgp_peer_key(name)
         case "BGPFilter":
             return keys.bgp_filter_key(name)
+        case kind if kind in IPAM_CONFIG_KINDS:
+            return keys.IPAM_CONFIG_KEY
+        case kind if kind in KEPT:
+            return kept_key(KEPT[kind], metadata.get("namespace") or namespace, name)
         case _:
             return keys.cluster_key(name)
 
@@ -93,8 +120,11 @@ def build(document: Wire, stored: Wire | None, namespace: str = "default") -> St
         BadInput: what is stored is broken in a field that stays.
     """
     key = document_key(document, namespace)
-    wanted = without_nulls(thaw(document))
-    spec = wanted["spec"]
+    # What is kept for others is kept whole.
+    wanted = thaw(document) if document["kind"] in KEPT else without_nulls(thaw(document))
+    if document["kind"] in IPAM_CONFIG_KINDS:
+        return build_ipam_config(wanted["spec"], stored)
+    spec = wanted.get("spec") or {}
     if spec.get("namespaceSelector") and not spec.get("allowedUses"):
         # The default would be Workload and Tunnel, and a tunnel is in no namespace.
         spec["allowedUses"] = [Use.WORKLOAD.value]

@@ -1,0 +1,42 @@
+"""What each node's agent says of itself in the datastore, every 30 s, as Felix does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+STALE_AFTER = timedelta(seconds=90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """One report."""
+
+    time: datetime
+    """When it was written (UTC)."""
+    uptime_s: float
+    """How long the agent had run by then."""
+    in_sync: bool
+    """Whether the kernel had been brought in line with the datastore once."""
+
+    def is_stale(self, now: datetime) -> bool:
+        """Whether the next reports are missing: the agent, or the way to the datastore, is gone."""
+        return now - self.time > STALE_AFTER
+
+
+def parse_status(wire: object) -> NodeStatus | None:
+    """Read a report; None when it is none that we understand."""
+    match wire:
+        case {"time": str() as text, **rest}:
+            uptime = rest.get("uptime")
+            try:
+                time = datetime.fromisoformat(text)
+            except ValueError:
+                return None
+            return NodeStatus(
+                time=time if time.tzinfo is not None else time.replace(tzinfo=UTC),
+                uptime_s=float(uptime) if isinstance(uptime, int | float) else 0.0,
+                in_sync=rest.get("first_update") is True,
+            )
+        case _:
+            return None

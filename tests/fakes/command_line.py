@@ -1,0 +1,86 @@
+"""The command line inside the test's process, with a datastore of its own: words in, text out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from podwire.cli.main import run
+from podwire.drivers.store.sqlite import SQLiteStore
+from podwire.model import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The words of a table, line by line."""
+        return [line.split() for line in self.out.splitlines()]
+
+
+class CommandLine:
+    """`podwire …` as a process would run it, from the exit code's point of view."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = SQLiteStore(path)
+
+    def __call__(self, *words: str, text: str | bytes = b"") -> Said:
+        given = text.encode() if isinstance(text, str) else text
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        before = os.environ.get("PODWIRE_DATASTORE"), sys.stdin
+        os.environ["PODWIRE_DATASTORE"] = str(self.path)
+        sys.stdin = io.TextIOWrapper(io.BytesIO(given), "utf-8")
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = run(words)
+        finally:
+            sys.stdin = before[1]
+            os.environ.pop("PODWIRE_DATASTORE")
+            if before[0] is not None:
+                os.environ["PODWIRE_DATASTORE"] = before[0]
+        return Said(code, *map(_text, (out, err)))
+
+    def done(self, *words: str, text: str | bytes = b"") -> Said:
+        """The same of a command that must succeed."""
+        said = self(*words, text=text)
+        assert said.code == 0, said
+        return said
+
+    def put(self, value: Any) -> None:
+        """Store an object."""
+        self.store.create(codec.key_of(value), codec.encode(value))
+
+    def read(self, key: str) -> Any:
+        """The stored object, or None."""
+        entry = self.store.get(key)
+        return None if entry is None else codec.decode(key, entry.value)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode()
+
+
+@contextlib.contextmanager
+def command_line(path: Path) -> Iterator[CommandLine]:
+    """One with a datastore in the file."""
+    line = CommandLine(path)
+    yield line
+    line.store.close()
