@@ -157,7 +157,7 @@ def _taken(world: World, cursor: Cursor, ride: Ride, there: Port) -> Ways:
     macs = [each.link.mac for each in ports]
     if None not in macs and ride.frame.kind_for(*macs) == PacketType.OTHER:
         return [_for_another(world, cursor, there, ride.frame.destination)]
-    return [replace(cursor, link=there.link, oif=None, prerouted=ride.filtered)]
+    return [replace(cursor, link=there.link, prerouted=ride.filtered)]
 
 
 def _up(world: World, cursor: Cursor, bridge: Port, ride: Ride) -> Ways:

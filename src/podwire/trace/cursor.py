@@ -37,8 +37,6 @@ class Cursor:
     packet: Packet
     link: Link | None = None
     """The link it came in by; None: it is made here."""
-    oif: int | None = None
-    """A packet made here that may leave by this link only (a tunnel bound to its parent)."""
     direction: Direction = Direction.FORWARD
     branch: int = 0
     hops: tuple[Hop, ...] = ()

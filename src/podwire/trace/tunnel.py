@@ -66,7 +66,7 @@ def _wrapped(
     vni = entry.vni or settings.vni
     inner = cursor.packet.apart()
     overhead = VXLAN_OVERHEAD if entry.destination.version == 4 else VXLAN6_OVERHEAD
-    source = settings.local or _source(space, entry.destination, settings.parent)
+    source = settings.local or _source(space, entry.destination)
     outer = Packet(
         source=source or inner.source,
         destination=entry.destination,
@@ -89,7 +89,7 @@ def _wrapped(
         detail=_detail("vxlan", outer, overhead),
         by={"neigh": f"{target} lladdr {mac}", "fdb": f"{mac} dst {entry.destination}"},
     )
-    return _outside(cursor.with_step(step), outer, settings.parent)
+    return _outside(cursor.with_step(step), outer)
 
 
 def _no_neighbour(world: World, cursor: Cursor, link: Link, target: IPAddress) -> Path:
@@ -133,7 +133,7 @@ def encapsulate_ipip(
 def _in_ipip(cursor: Cursor, target: IPAddress) -> Cursor:
     inner = cursor.packet.apart()
     outer = Packet(
-        source=_source(cursor.space, target, None) or inner.source,
+        source=_source(cursor.space, target) or inner.source,
         destination=target,
         protocol=Protocol.IPIP,
         ttl=inner.ttl,
@@ -150,7 +150,7 @@ def _in_ipip(cursor: Cursor, target: IPAddress) -> Cursor:
         text=f"IPIP {outer.source} → {target} (+{IPIP_OVERHEAD} bytes)",
         detail=_detail("ipip", outer, IPIP_OVERHEAD),
     )
-    return _outside(cursor.with_step(step), outer, None)
+    return _outside(cursor.with_step(step), outer)
 
 
 def _down(world: World, cursor: Cursor, link: Link) -> Path:
@@ -159,14 +159,18 @@ def _down(world: World, cursor: Cursor, link: Link) -> Path:
     return cursor.dropped(Disposition.LOST_ON_LINK, cause, "Link")
 
 
-def _source(space: Space, destination: IPAddress, parent: int | None) -> IPAddress | None:
-    decision = fib.lookup(space, Query(destination=destination, oif=parent))
+def _source(space: Space, destination: IPAddress) -> IPAddress | None:
+    decision = fib.lookup(space, Query(destination=destination))
     return intake.select_source(space, decision, destination)
 
 
-def _outside(cursor: Cursor, outer: Packet, parent: int | None) -> Cursor:
-    """The outer packet is made by this namespace and routed anew."""
-    return replace(cursor, packet=outer, link=None, oif=parent)
+def _outside(cursor: Cursor, outer: Packet) -> Cursor:
+    """The outer packet is made by this namespace and routed anew.
+
+    By any device: a parent binds only what has no forwarding entry of its own (rdst->remote_ifindex
+    in vxlan_xmit_one), and that is flooding, which is not modelled.
+    """
+    return replace(cursor, packet=outer, link=None)
 
 
 def _detail(kind: str, outer: Packet, overhead: int) -> dict[str, object]:

@@ -85,7 +85,7 @@ def _only(cursor: Cursor, decision: Decision, oif: str) -> Decision:
 def _routed(cursor: Cursor) -> tuple[Cursor, Decision]:
     """Ask the FIB for a packet made here."""
     packet = cursor.packet
-    query = Query(destination=packet.destination, source=packet.source, oif=cursor.oif)
+    query = Query(destination=packet.destination, source=packet.source)
     query = fib.with_packet(query, packet)
     if packet.protocol is Protocol.IPIP:
         query = replace(query, mark=0)  # ipip asks with the mark of its device
