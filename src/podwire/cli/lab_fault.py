@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from podwire.cli.completing import complete_fault, complete_lab
 from podwire.cli.lab_inside import do_inside
 from podwire.cli.tables import columns, output
 from podwire.errors import AgentUnavailable
@@ -55,7 +56,11 @@ class LabAgents:
 
 def _name_option(command: Callable[..., T]) -> Callable[..., T]:
     return click.option(
-        "--name", metavar="NAME", help=f"Which lab.  [default: {DEFAULT_LAB}]", default=None
+        "--name",
+        metavar="NAME",
+        help=f"Which lab.  [default: {DEFAULT_LAB}]",
+        default=None,
+        shell_complete=complete_lab,
     )(command)
 
 
@@ -115,7 +120,7 @@ def list_command(name: str | None, format: str | None) -> None:  # noqa: ARG001 
     multiple=True,
     help="The pod it is about; twice: source and destination.",
 )
-@click.argument("fault", metavar="FAULT")
+@click.argument("fault", metavar="FAULT", shell_complete=complete_fault)
 @click.pass_context
 def inject_command(  # one parameter an option
     ctx: click.Context,
@@ -156,7 +161,7 @@ def inject_command(  # one parameter an option
 @_name_option
 @_output_option
 @click.option("--all", "every", is_flag=True, help="All that is injected, the last one first.")
-@click.argument("fault", metavar="FAULT", required=False)
+@click.argument("fault", metavar="FAULT", required=False, shell_complete=complete_fault)
 @click.pass_context
 def heal_command(
     ctx: click.Context, *, name: str | None, format: str | None, every: bool, fault: str | None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from podwire.cli.completing import complete_lab
 from podwire.lab.entry import run_inside
 from podwire.lab.registry import get_keeper
 
@@ -20,7 +21,12 @@ T = TypeVar("T")
 def name_option(command: Callable[P, T]) -> Callable[P, T]:
     """`--name`: which lab."""
     return click.option(
-        "--name", default="lab", show_default=True, metavar="NAME", help="Which lab."
+        "--name",
+        default="lab",
+        show_default=True,
+        metavar="NAME",
+        shell_complete=complete_lab,
+        help="Which lab.",
     )(command)
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "apply": ("podwire.cli.editing", "Create or change resources from a file."),
     "bgp": ("podwire.cli.bgp", "BGP: BIRD's routes, who writes routes, reflectors."),
     "collect": ("podwire.cli.collect", "Save the network state of this host in a bundle."),
+    "completion": ("podwire.cli.completion", "What your shell needs to complete commands."),
     "create": ("podwire.cli.editing", "Create resources from a file."),
     "datastore": ("podwire.cli.datastore", "Look into the datastore; move it elsewhere."),
     "delete": ("podwire.cli.deleting", "Delete resources."),
@@ -41,6 +42,8 @@ COMMANDS = {
 USAGE_ERROR = 64
 OWN_FAILURE = 70
 INTERRUPTED = 130
+COMPLETION_VARIABLE = "_PODWIRE_COMPLETE"
+"""Set by the scripts that `podwire completion` prints; click knows it by this name."""
 DEBUG_VARIABLE = "PODWIRE_DEBUG"
 """Shows the stack trace of a fault of our own."""
 
@@ -76,6 +79,8 @@ def run(arguments: Sequence[str]) -> int:
 
     What goes wrong ends with one or two lines on standard error, never with a stack trace.
     """
+    if os.environ.get(COMPLETION_VARIABLE):
+        return complete()
     try:
         code = podwire.main(list(arguments), prog_name="podwire", standalone_mode=False)
     except SystemExit as end:
@@ -109,6 +114,13 @@ def run(arguments: Sequence[str]) -> int:
         )
         return OWN_FAILURE
     return code if isinstance(code, int) else 0
+
+
+def complete() -> int:
+    """Answer the shell what the words so far may become; nothing, where something goes wrong."""
+    with contextlib.suppress(Exception, SystemExit):
+        podwire.main([], prog_name="podwire", standalone_mode=False)
+    return 0
 
 
 def complain(error: PodwireError) -> None:
