@@ -193,6 +193,10 @@ def test_the_configuration_is_changed_and_shown(store: Store, file: Path) -> Non
         "MaxBlocksPerHost": "7",
         "IPCooldownSeconds": "30",
     }
+    done = run(file, "ipam", "configure", "--kubevirt-ip-persistence", "disabled")
+    assert "KubeVirtVMAddressPersistence Disabled" in done.stdout
+    assert store.get(keys.IPAM_CONFIG_KEY).value["ipCooldownSeconds"] == 30  # type: ignore[union-attr]  # there
+    shown["KubeVirtVMAddressPersistence"] = "Disabled"
     done = run(file, "ipam", "configure", "--strictaffinity", "false")
     assert "block limit needs strict affinity" in str(done.exception)
     assert json.dumps(shown) == json.dumps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from threading import Lock, Thread
@@ -18,6 +19,7 @@ from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store.sqlite import SQLiteStore
 from podwire.ipam.allocation import allocate, new_block, release
 from podwire.ipam.records import collapsed
+from podwire.ipam.request import AssignRequest
 from podwire.ipam.service import IPAM
 from podwire.ipam.usage import compute_usage
 from podwire.model.codec import encode, key_of
@@ -136,6 +138,30 @@ class TestShow:
         one = json.loads(shown(datastore, "--ip", address, "-o", "json"))
         assert (one["inUse"], one["handle"], one["node"]) == (True, "a0", "a")
         assert one["sequence"] > 2**53
+
+    def test_names_what_is_borrowed(self, datastore: Path) -> None:
+        assert len(shown(datastore, "--show-borrowed").splitlines()) == 1
+        holder, borrower = "a", {"node": "b", "namespace": "demo", "pod": "web"}
+        store = SQLiteStore(datastore)
+        ipam = IPAM(store, holder, SystemClock(), SystemDice(), node_labels={})
+        taken = ipam.assign(AssignRequest(handle="net.1", attributes=borrower))
+        store.close()
+        header, row = shown(datastore, "--show-borrowed").splitlines()
+        names = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"]
+        assert re.split(r" {3,}", header) == names
+        address, *rest = row.split()
+        assert address == str(taken.address)
+        assert rest == ["b", str(taken.block), "a", "pod", "demo/web"]
+        (one,) = json.loads(shown(datastore, "--show-borrowed", "-o", "json"))
+        assert (one["borrowing-node"], one["block-owner"]) == ("b", "a")
+
+    def test_shows_the_configuration(self, datastore: Path) -> None:
+        rows = [line.split() for line in shown(datastore, "--show-configuration").splitlines()]
+        assert rows[0] == ["PROPERTY", "VALUE"]
+        assert {"StrictAffinity", "MaxBlocksPerHost"} <= {row[0] for row in rows}
+        arguments = ["show", "--datastore", str(datastore), "--show-borrowed", "--ip", "10.0.0.1"]
+        result = CliRunner().invoke(command, arguments)
+        assert "--show-borrowed and --ip exclude each other" in str(result.exception)
 
     def test_warns_of_what_it_cannot_read(self, datastore: Path) -> None:
         store = SQLiteStore(datastore)

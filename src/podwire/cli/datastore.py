@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.tables import columns, output
-from podwire.errors import NotFound
+from podwire.errors import Conflict, NotFound
+from podwire.model import codec, keys
 
 if TYPE_CHECKING:
     from podwire.boundary import Entry
     from podwire.model.resource import JSON
+
+TRIES = 5
 
 format_option = click.option(
     "-o", "--output", "format", type=click.Choice(["json", "yaml"]), help="The values too."
@@ -58,6 +62,65 @@ def get(ctx: click.Context, key: str, format: str | None) -> None:
         )
     shown = entry.value if format is None else _shown(entry)
     click.echo(output(shown, format or "json"), nl=False)
+
+
+@datastore.group("migrate")
+def migrate() -> None:
+    """Lock the datastore while something big is changed, and unlock it.
+
+    While it is locked (datastoreReady is false) no pod is attached (ADD fails with code 11, and
+    runtimes try again) and DELs wait on their nodes. Pods that run keep their network.
+
+    \b
+      podwire datastore migrate lock
+      podwire ipam split 4 --name pods
+      podwire datastore migrate unlock
+    """  # noqa: D301  # click wants the character
+
+
+@migrate.command("lock")
+@datastore_option
+@click.pass_context
+def lock(ctx: click.Context) -> None:
+    """Stop all attaching and detaching in the whole cluster.
+
+    \b
+      podwire datastore migrate lock
+    """  # noqa: D301  # click wants the character
+    click.echo("Datastore locked" if _make_ready(ctx, ready=False) else "Datastore was locked")
+
+
+@migrate.command("unlock")
+@datastore_option
+@click.pass_context
+def unlock(ctx: click.Context) -> None:
+    """Let pods be attached and detached again.
+
+    \b
+      podwire datastore migrate unlock
+    """  # noqa: D301  # click wants the character
+    click.echo("Datastore unlocked" if _make_ready(ctx, ready=True) else "Datastore was unlocked")
+
+
+def _make_ready(ctx: click.Context, *, ready: bool) -> bool:
+    """Set datastoreReady; whether that changed it."""
+    store = open_datastore(ctx)
+    for _ in range(TRIES):
+        entry = store.get(keys.cluster_key())
+        if entry is None:
+            raise NotFound(
+                "the datastore holds no ClusterInformation: no cluster is in it",
+                fix="start an agent or apply a resource, or name another datastore",
+            )
+        cluster = codec.decode_cluster(entry.key, entry.value)
+        if cluster.ready is ready:
+            return False
+        try:
+            store.update(entry.key, codec.encode(replace(cluster, ready=ready)), entry.revision)
+        except Conflict:
+            continue
+        return True
+    raise Conflict("others keep changing the ClusterInformation", fix="try again")
 
 
 @datastore.command("export")

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from podwire.cli.context import datastore_option, open_datastore
-from podwire.cli.ipam_repair import check_command, configure, release
+from podwire.cli.ipam_configure import configure, properties
+from podwire.cli.ipam_repair import check_command, release
+from podwire.cli.ipam_split import split
 from podwire.cli.tables import columns, output
+from podwire.errors import BadInput
+from podwire.ipam.allocation import live
 from podwire.ipam.records import Records
 from podwire.ipam.usage import read_address, read_usage
-from podwire.model.addressing import parse_address
+from podwire.model.addressing import address_at, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from podwire.ipam.usage import AddressUsage, BlockUsage, Count, PoolUsage, Usage
     from podwire.model.resource import JSON
 
 HEADER = ("GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS RESERVED", "IPS FREE")
+BORROWED_HEADER = ("IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO")
 WIDE_HEADER = (*HEADER, "IPS RESTING", "IPS BORROWED", "NAME")
 
 
 @click.group()
 def ipam() -> None:
-    """Address pools, blocks and allocations: show, check, mend, configure."""
+    """Address pools, blocks and allocations: show, check, mend, configure, split."""
 
 
-for command in (check_command, release, configure):
+for command in (check_command, release, configure, split):
     ipam.add_command(command)
 
 
 @ipam.command()
 @click.option("--show-blocks", is_flag=True, help="Each pool's blocks too.")
+@click.option("--show-borrowed", is_flag=True, help="Only addresses used by other nodes.")
+@click.option("--show-configuration", is_flag=True, help="Only how addresses are allocated.")
 @click.option("--ip", metavar="ADDRESS", help="Only who has this address.")
 @click.option(
     "-o",
@@ -44,15 +51,29 @@ for command in (check_command, release, configure):
 )
 @datastore_option
 @click.pass_context
-def show(ctx: click.Context, show_blocks: bool, ip: str | None, format: str | None) -> None:
+def show(ctx: click.Context, /, show_blocks: bool, format: str | None, **only: Any) -> None:
     """Show how full the pools are.
 
     An address rests from its release until the cooldown (IPAMConfig) is over; it is neither in use
     nor free. A borrowed one is used on a node that does not hold its block.
-    """
+
+    \b
+      podwire ipam show --show-blocks
+      podwire ipam show --ip 10.244.38.174
+    """  # noqa: D301  # click wants the character
+    asked = [f"--{name.replace('_', '-')}" for name, value in only.items() if value]
+    if len(asked) > 1:
+        raise BadInput(f"{' and '.join(asked)} exclude each other", fix="ask one after the other")
     records = Records(open_datastore(ctx))
-    if ip is not None:
-        _show_address(read_address(records, parse_address(ip, "--ip")), format)
+    if only["ip"] is not None:
+        _show_address(read_address(records, parse_address(only["ip"], "--ip")), format)
+        return
+    if only["show_borrowed"]:
+        _show_table(BORROWED_HEADER, _borrowed(records), format)
+        return
+    if only["show_configuration"]:
+        config = records.rules("", {}).config
+        _show_table(("PROPERTY", "VALUE"), properties(config), format)
         return
     usage = read_usage(records)
     for why in usage.unreadable:
@@ -65,6 +86,32 @@ def show(ctx: click.Context, show_blocks: bool, ip: str | None, format: str | No
         wide = format == "wide"
         rows = [row if wide else row[: len(HEADER)] for row in _rows(usage, show_blocks)]
         click.echo(columns(WIDE_HEADER if wide else HEADER, rows), nl=False)
+
+
+def _show_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], format: str | None
+) -> None:
+    if format in ("json", "yaml"):
+        names = [name.lower().replace(" ", "-") for name in header]
+        shown = [dict(zip(names, map(str, row), strict=True)) for row in rows]
+        click.echo(output(shown, format), nl=False)
+    else:
+        click.echo(columns(header, rows), nl=False)
+
+
+def _borrowed(records: Records) -> Iterator[tuple[object, ...]]:
+    for record in records.blocks():
+        block = record.value
+        for ordinal, taken in sorted(live(block).items()):
+            owner = taken.attributes
+            user = owner.get("node")
+            if user is None or user == block.node:
+                continue
+            pod = f"{owner.get('namespace', 'default')}/{owner['pod']}" if "pod" in owner else None
+            address = address_at(block.cidr, ordinal)
+            holder = block.node or block.foreign_affinity
+            kind = owner.get("type") or "pod"
+            yield address, user, block.cidr, holder, kind, pod or taken.handle
 
 
 def _show_address(found: AddressUsage, format: str | None) -> None:

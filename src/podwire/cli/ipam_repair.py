@@ -1,9 +1,8 @@
-"""`podwire ipam check`, `release` and `configure`: finding and mending what went wrong."""
+"""`podwire ipam check` and `release`: finding and mending what went wrong."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -14,7 +13,7 @@ from podwire.errors import BadInput, InUse, NotFound
 from podwire.ipam.check import check
 from podwire.ipam.leftovers import Farewell
 from podwire.ipam.problem import REPAIR, Trouble
-from podwire.ipam.records import CALICO_DEFAULTS, Records
+from podwire.ipam.records import Records
 from podwire.ipam.repair import Repairs
 from podwire.ipam.request import Release
 from podwire.ipam.service import IPAM
@@ -27,15 +26,12 @@ if TYPE_CHECKING:
     from podwire.boundary import Store
     from podwire.ipam.problem import Problem, Report
     from podwire.model.addressing import IPAddress
-    from podwire.model.block import IPAMConfig
     from podwire.model.endpoint import WorkloadEndpoint
     from podwire.model.resource import JSON
 
     Identity = tuple[str, str, str | None, str | None, int | None]
 
 SCHEMA = "podwire.ipam.check.v1"
-LONGEST_COOLDOWN_S = 1200
-"""Calico's limit."""
 TOP = 5
 """Nodes named by how many addresses they have."""
 NAMED = 10
@@ -244,64 +240,6 @@ def _read_report(file: TextIO, cluster: str | None) -> list[Identity]:
             f"{file.name}: is a report of another cluster ({origin})", fix="check this one"
         )
     return found
-
-
-@click.command()
-@click.option("--strictaffinity", type=bool, help="Nodes use only addresses of their own blocks.")
-@click.option("--max-blocks-per-host", type=click.IntRange(0, 1_000_000), help="0: 20.")
-@click.option(
-    "--ip-cooldown-seconds",
-    type=click.IntRange(0, LONGEST_COOLDOWN_S),
-    help="How long a released address rests.",
-)
-@datastore_option
-@click.pass_context
-def configure(
-    ctx: click.Context,
-    strictaffinity: bool | None,
-    max_blocks_per_host: int | None,
-    ip_cooldown_seconds: int | None,
-) -> None:
-    """Change how addresses are allocated in the whole cluster; without options show it."""
-    store = open_datastore(ctx)
-    entry = store.get(keys.IPAM_CONFIG_KEY)
-    before = CALICO_DEFAULTS if entry is None else codec.decode_ipam_config(entry.key, entry.value)
-    after = _configured(before, strictaffinity, max_blocks_per_host, ip_cooldown_seconds)
-    if after != before:
-        if entry is None:
-            store.create(keys.IPAM_CONFIG_KEY, codec.encode(after))
-        else:
-            store.update(keys.IPAM_CONFIG_KEY, codec.encode(after), entry.revision)
-        click.echo("Successfully changed the IPAM configuration", err=True)
-    for name, value in (
-        ("StrictAffinity", str(after.strict_affinity).lower()),
-        ("AutoAllocateBlocks", str(after.auto_allocate_blocks).lower()),
-        ("MaxBlocksPerHost", after.max_blocks_per_host),
-        ("IPCooldownSeconds", after.cooldown_s),
-    ):
-        click.echo(f"{name:<20} {value}")
-
-
-def _configured(
-    before: IPAMConfig, strict: bool | None, most_blocks: int | None, cooldown_s: int | None
-) -> IPAMConfig:
-    after = replace(
-        before,
-        strict_affinity=before.strict_affinity if strict is None else strict,
-        max_blocks_per_host=before.max_blocks_per_host if most_blocks is None else most_blocks,
-        cooldown_s=before.cooldown_s if cooldown_s is None else cooldown_s,
-    )
-    if after.max_blocks_per_host and not after.strict_affinity:
-        raise BadInput(
-            "a block limit needs strict affinity: without it, addresses are borrowed beyond it",
-            fix="add --strictaffinity=true, or --max-blocks-per-host=0",
-        )
-    if not after.strict_affinity and not after.auto_allocate_blocks:
-        raise BadInput(
-            "without strict affinity blocks have to be claimed automatically",
-            fix="add --strictaffinity=true",
-        )
-    return after
 
 
 def _ipam(store: Store) -> IPAM:
