@@ -82,6 +82,20 @@ def test_all_is_put_there_and_taken_back(host: Host) -> None:
     assert host.files() == {"bin/portmap"}
 
 
+def test_where_the_agents_write_routes_status_shows_the_agent(host: Host) -> None:
+    command = [sys.executable, "-m", "podwire", "node", "status", "--config"]
+    inside = host.node.inside(*command, str(host.node.config()))
+    away = subprocess.run(inside, capture_output=True, text=True, check=False)
+    assert away.returncode == 1
+    assert "this node speaks no BGP" in away.stderr
+    host.node.start()
+    host.install()  # waits until the agent is ready
+    done = subprocess.run(inside, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "The agents write the routes to other nodes (routing: agent)" in done.stdout
+    assert f"node {host.node.name}: ready" in done.stdout
+
+
 def test_the_runtime_sees_no_network_before_the_agent_is_ready(host: Host) -> None:
     done = host.install("--wait", "1s")
     assert done.returncode == 1

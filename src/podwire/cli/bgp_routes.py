@@ -10,7 +10,7 @@ import click
 
 from podwire.bgp.rib import RibLine, Seen, by_reason, compare, inside
 from podwire.cli.agent import config_option, config_path
-from podwire.cli.node import read_told
+from podwire.cli.node_status import read_told
 from podwire.cli.tables import columns, output
 from podwire.drivers.bird.control import Control
 from podwire.drivers.bird.observe import list_routes, observe

@@ -30,7 +30,10 @@ COMMANDS = {
     "lab": ("podwire.cli.lab", "Several nodes on this machine, to try, test and learn."),
     "label": ("podwire.cli.patching", "Label a resource."),
     "netns": ("podwire.cli.netns", "Network namespaces: list, add, delete, exec."),
-    "node": ("podwire.cli.node", "This node: its BGP sessions; install and uninstall."),
+    "node": (
+        "podwire.cli.node",
+        "The cluster's nodes; this one's sessions; install and uninstall.",
+    ),
     "patch": ("podwire.cli.patching", "Change fields of a resource."),
     "replace": ("podwire.cli.editing", "Replace resources from a file."),
     "trace": ("podwire.cli.trace", "The way of a packet from one pod to another."),

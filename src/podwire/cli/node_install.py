@@ -96,7 +96,7 @@ def place_options(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-@click.command()
+@click.command("install")
 @place_options
 @click.option("--name", default="k8s-pod-network", show_default=True, help="The network's name.")
 @click.option(
@@ -116,7 +116,7 @@ def place_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--portmap/--no-portmap", default=True, help="Chain portmap, where it is installed.")
 @config_option
-def install(
+def install_command(
     place: Place,
     name: str,
     cni_version: str,
@@ -154,9 +154,9 @@ def install(
     )
 
 
-@click.command()
+@click.command("uninstall")
 @place_options
-def uninstall(place: Place) -> None:
+def uninstall_command(place: Place) -> None:
     """Take back what install has put here; pods that run keep their network.
 
     The network list goes first, so that no further pod is attached.

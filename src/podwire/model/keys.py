@@ -150,6 +150,15 @@ def node_status_key(node: str) -> str:
     return f"{NODE_STATUS}{_escape(node)}/status"
 
 
+def parse_node_status_key(key: str) -> str | None:
+    """Node of the report, or None (Felix writes more beside it)."""
+    match key.removeprefix(NODE_STATUS).split("/") if key.startswith(NODE_STATUS) else ():
+        case [node, "status"] if node:
+            return _unescape(node)
+        case _:
+            return None
+
+
 def parse_pool_key(key: str) -> str | None:
     """Name of the IPPool, or None when the key is no pool's."""
     return _only_name(key, POOLS)
