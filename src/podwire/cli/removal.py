@@ -6,23 +6,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.boundary import Verb, Write
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.errors import BadInput, Conflict, InUse, NotFound, Stale
 from podwire.ipam.allocation import live
 from podwire.ipam.claims import Claims
+from podwire.ipam.leftovers import Farewell
 from podwire.ipam.records import Records
-from podwire.ipam.service import IPAM
 from podwire.model import codec, keys
-from podwire.model.addressing import address_at, contains
+from podwire.model.addressing import contains
 from podwire.model.nodestatus import parse_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from podwire.boundary import Clock, Entry, Store
     from podwire.cli.kinds import Kind
-    from podwire.model.addressing import IPAddress
     from podwire.model.block import Allocation, Block
     from podwire.model.pool import IPPool
 
@@ -70,9 +66,11 @@ def remove(store: Store, kind: Kind, entry: Entry, *, force: bool = False) -> No
         with suppress(BadInput):
             remove_pool(store, entry.key, SystemClock())
             return
-    if kind.name == "Node":
-        _release_pods(store, keys.parse_node_key(entry.key) or "")
     store.delete(entry.key, entry.revision)
+    if kind.name == "Node" and force:
+        # Cut off here, the agents clear up after it, a grace period later.
+        node = keys.parse_node_key(entry.key) or ""
+        Farewell(store, node, SystemClock(), SystemDice()).clear(endpoints=_endpoints(store, node))
 
 
 def _refuse_node(store: Store, node: str, *, force: bool) -> None:
@@ -80,9 +78,8 @@ def _refuse_node(store: Store, node: str, *, force: bool) -> None:
     told = None if report is None else parse_status(report.value)
     if told is not None and not told.is_stale(SystemClock().now()):
         raise InUse(
-            f"Node {node} is alive: its agent reported at {told.time:%H:%M:%S} UTC, and would"
-            " register it again at once",
-            fix="stop its agent first (systemctl disable --now podwire-agent), wait 90 s",
+            f"Node {node} is alive: its agent reported at {told.time:%H:%M:%S} UTC",
+            fix="stop its agent first (systemctl disable --now podwire-agent), and wait 90 s",
         )
     pods = [codec.decode_endpoint(e.key, e.value).title for e in _endpoints(store, node)]
     if not pods or force:
@@ -91,31 +88,8 @@ def _refuse_node(store: Store, node: str, *, force: bool) -> None:
     raise InUse(
         f"Node {node} is in use: {len(pods)} {noun} there ({_some(pods)})",
         fix="delete or move them first; if the machine is gone for good, add --force:"
-        " their endpoints and addresses go with it",
+        " endpoints, addresses and blocks go with it",
     )
-
-
-def _release_pods(store: Store, node: str) -> None:
-    """Give back what the pods of a node that is gone have. Cut off, it can be done again."""
-    ipam = IPAM(store, node, SystemClock(), SystemDice(), node_labels={})
-    handles = {
-        address: allocation.handle
-        for block in Records(store).blocks()
-        for address, allocation in _allocated(block.value)
-    }
-    for entry in _endpoints(store, node):
-        endpoint = codec.decode_endpoint(entry.key, entry.value)
-        gone = Write(verb=Verb.DELETE, key=entry.key, revision=entry.revision)
-        handle = next((h for a in endpoint.addresses if (h := handles.get(a.ip))), None)
-        if handle is None:
-            store.delete(entry.key, entry.revision)
-        else:
-            ipam.release_handle(handle, [gone])
-
-
-def _allocated(block: Block) -> Iterator[tuple[IPAddress, Allocation]]:
-    for ordinal, allocation in live(block).items():
-        yield address_at(block.cidr, ordinal), allocation
 
 
 def _endpoints(store: Store, node: str) -> list[Entry]:
