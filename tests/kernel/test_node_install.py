@@ -58,6 +58,7 @@ PUT = {
     "etc/systemd/network/10-podwire.network",
     "etc/NetworkManager/conf.d/podwire.conf",
     "net.d/10-podwire.conflist",
+    "etc/podwire/installed",
 }
 
 
@@ -75,11 +76,74 @@ def test_all_is_put_there_and_taken_back(host: Host) -> None:
     unit = (host.folder / "etc/systemd/system/podwire-agent.service").read_text()
     assert f"agent --config {host.node.config()}" in unit
     again = host.install()
-    assert again.stdout.count("kept ") == len(PUT) - 1
+    assert again.stdout.count("kept ") == len(PUT) - 2
     gone = host.podwire("uninstall")
     assert gone.returncode == 0, gone.stderr
     assert gone.stdout.splitlines()[0].endswith("10-podwire.conflist")
     assert host.files() == {"bin/portmap"}
+    folders = {str(p.relative_to(host.folder)) for p in host.folder.rglob("*") if p.is_dir()}
+    assert folders == {"etc", "etc/systemd", "etc/systemd/system", "etc/NetworkManager", "bin"}
+
+
+def test_what_an_older_version_put_goes_and_what_is_not_ours_stays(host: Host) -> None:
+    host.node.start()
+    etc = host.folder / "etc"
+    (etc / "bash_completion.d").mkdir()
+    assert host.install("--completion").returncode == 0
+    completion = etc / "bash_completion.d/podwire"
+    assert "_PODWIRE_COMPLETE=bash_complete" in completion.read_text()
+    old = etc / "systemd/network/05-older.network"
+    for name in ("05-older.network", "06-mine.network"):
+        with (etc / "podwire/installed").open("a") as journal:
+            journal.write(f"{etc}/systemd/network/{name}\n")
+    old.write_text("# Written by podwire node install\n")
+    old.with_name("06-mine.network").write_text("mine\n")
+    (etc / "systemd/system/podwire-agent.service").write_text("edited, no longer ours\n")
+    (etc / "systemd/system/multi-user.target.wants").mkdir()
+    (etc / "systemd/system/multi-user.target.wants/podwire-agent.service").symlink_to("x")
+    gone = host.podwire("uninstall")
+    assert host.files() == {
+        "etc/systemd/network/06-mine.network",
+        "etc/systemd/system/podwire-agent.service",
+    }
+    assert gone.stdout.splitlines()[0].endswith("10-podwire.conflist")
+    assert "podwire-agent.service: it was not written by podwire" in gone.stdout
+    assert "systemctl disable --now podwire-agent.service" in gone.stderr
+
+
+def test_the_chain_is_as_asked_and_what_is_there(host: Host) -> None:
+    host.node.start()
+
+    def plugins() -> list[str]:
+        network = json.loads((host.folder / "net.d/10-podwire.conflist").read_text())
+        return [plugin["type"] for plugin in network["plugins"]]
+
+    done = host.install("--chain", "bandwidth")
+    assert done.returncode == 64
+    assert f"the plugin bandwidth is not in {host.folder}/bin" in done.stderr
+    for name in ("portmap", "bandwidth"):
+        (host.folder / "bin" / name).write_text("")
+    chain = "{ type filter hook forward priority 0; policy drop; }"
+    run(*host.node.inside("nft", "add", "table", "ip", "filter"))
+    run(*host.node.inside("nft", "add", "chain", "ip", "filter", "FORWARD", chain))
+    (host.folder / "net.d").mkdir()
+    (host.folder / "net.d/05-other.conf").write_text("{}")
+    done = host.install("--chain", "portmap", "--chain", "bandwidth", "--name", "pods")
+    assert done.returncode == 0, done.stderr
+    assert plugins() == ["podwire", "portmap", "bandwidth"]
+    assert "05-other.conf comes before ours by name" in done.stderr
+    assert "note: rules drop what is forwarded unless a rule accepts it" in done.stderr
+    host.install("--chain", "none")
+    assert plugins() == ["podwire"]
+
+
+def test_a_foreign_plugin_of_the_name_stays(host: Host) -> None:
+    (host.folder / "bin/podwire").write_text("somebody else's")
+    done = host.install()
+    assert done.returncode == 1
+    assert "is not podwire's plugin" in done.stderr
+    host.podwire("uninstall")
+    assert (host.folder / "bin/podwire").read_text() == "somebody else's"
 
 
 def test_where_the_agents_write_routes_status_shows_the_agent(host: Host) -> None:
@@ -104,7 +168,6 @@ def test_the_runtime_sees_no_network_before_the_agent_is_ready(host: Host) -> No
 
 
 def test_a_foreign_file_stays(host: Host) -> None:
-    host.node.start()
     foreign = host.folder / "etc/NetworkManager/conf.d/podwire.conf"
     foreign.parent.mkdir()
     foreign.write_text("mine")
@@ -114,10 +177,10 @@ def test_a_foreign_file_stays(host: Host) -> None:
     assert "net.d/10-podwire.conflist" not in host.files()
     host.podwire("uninstall")
     assert foreign.read_text() == "mine"
+    assert host.files() == {str(foreign.relative_to(host.folder))}
 
 
 def test_rules_of_calico_are_in_the_way(host: Host) -> None:
-    host.node.start()
     run(*host.node.inside("nft", "add", "table", "ip", "calico"))
     done = host.install()
     assert done.returncode == 1

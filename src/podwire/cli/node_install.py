@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,11 +17,13 @@ import click
 
 from podwire.agent.control import ask
 from podwire.cli.agent import config_option, config_path
+from podwire.cli.completion import script
+from podwire.cli.host_neighbours import advice, refuse_beside_calico
+from podwire.cli.options import gathered
 from podwire.cni.install import install_plugin
 from podwire.drivers import hostfiles
 from podwire.drivers.config import load_agent_config, parse_seconds
-from podwire.drivers.felix import find_felix
-from podwire.errors import AgentUnavailable, BadInput, InUse, PodwireError
+from podwire.errors import AgentUnavailable, BadInput, Forbidden, InUse, PodwireError
 from podwire.model.cnidemand import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -31,16 +33,15 @@ if TYPE_CHECKING:
 
 PLUGIN = "podwire"
 CONFLIST = "10-podwire.conflist"
-CALICO_CHAINS = ("cali-", "calico")
-CLEAN_UP = """iptables-save | grep -v -i cali | iptables-restore
-  iptables-legacy-save | grep -v -i cali | iptables-legacy-restore
-  nft delete table ip calico; nft delete table ip6 calico"""
-OTHER_MANAGERS = {
-    "/etc/dhcpcd.conf": "dhcpcd: add `denyinterfaces cali* tunl0 vxlan.calico` to /etc/dhcpcd.conf",
-    "/etc/connman/main.conf": "connman: add `cali,tunl0,vxlan.calico` to"
-    " NetworkInterfaceBlacklist in /etc/connman/main.conf",
-    "/etc/wicked": "wicked: see that it leaves cali*, tunl0 and vxlan.calico alone",
+UNITS = ("podwire-agent.service", "podwire-bird.service", "podwire-bird.path")
+CHAINED = {
+    "portmap": {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}},
+    "bandwidth": {"type": "bandwidth", "capabilities": {"bandwidth": True}},
 }
+"""Plugins that may stand behind ours in the network list."""
+NO_CHAIN = "none"
+EARLIER = (".conf", ".conflist", ".json")
+"""What runtimes take for a network; the first by name counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,11 @@ class Place:
     plugins: Path
     networks: Path
     etc: Path
+
+    @property
+    def journal(self) -> hostfiles.Journal:
+        """What was put where."""
+        return hostfiles.Journal(self.etc / "podwire" / "installed")
 
     @property
     def conflist(self) -> Path:
@@ -67,8 +73,20 @@ class Place:
     def units(self) -> Iterator[tuple[str, Path]]:
         """Shipped unit and place, where there is systemd."""
         if (self.etc / "systemd/system").is_dir():
-            for name in ("podwire-agent.service", "podwire-bird.service", "podwire-bird.path"):
+            for name in UNITS:
                 yield name, self.etc / "systemd/system" / name
+
+    def completions(self) -> Iterator[tuple[str, Path]]:
+        """Shell and place of what it needs to complete our commands."""
+        if (self.etc / "bash_completion.d").is_dir():
+            yield "bash", self.etc / "bash_completion.d/podwire"
+        if (self.etc / "fish").is_dir():
+            yield "fish", self.etc / "fish/completions/podwire.fish"
+
+    def earlier(self) -> list[Path]:
+        """Networks that come before ours."""
+        found = sorted(self.networks.iterdir())
+        return [each for each in found if each.suffix in EARLIER and each.name < CONFLIST]
 
 
 def place_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -96,62 +114,142 @@ def place_options(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the network list is to say, and how long to wait for the agent."""
+
+    name: str
+    cni_version: str
+    patience: str
+    chain: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long the agent may take.
+
+        Raises:
+            BadInput: that is no time.
+        """
+        seconds = parse_seconds(self.patience)
+        if seconds is None:
+            raise BadInput(f"--wait {self.patience!r} is not a time", fix="write it 60s or 5m")
+        return seconds
+
+    def plugins(self, place: Place) -> list[str]:
+        """What to chain behind ours; by itself portmap, where it is installed.
+
+        Raises:
+            BadInput: a plugin that was asked for is not installed.
+        """
+        if NO_CHAIN in self.chain:
+            if len(set(self.chain)) > 1:
+                raise BadInput("--chain none excludes other plugins", fix="leave it out")
+            return []
+        for each in self.chain:
+            if not (place.plugins / each).exists():
+                raise BadInput(
+                    f"the plugin {each} is not in {place.plugins}",
+                    fix="install it (Debian: containernetworking-plugins), or leave it out",
+                )
+        if self.chain:
+            return list(dict.fromkeys(self.chain))
+        return ["portmap"] if (place.plugins / "portmap").exists() else []
+
+
+wish_options = gathered(
+    Wish,
+    "wish",
+    click.option(
+        "--name", default="k8s-pod-network", show_default=True, help="The network's name."
+    ),
+    click.option(
+        "--cni-version",
+        type=click.Choice(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]),
+        default="1.0.0",
+        show_default=True,
+        help="containerd 1.x takes up to 1.0.0.",
+    ),
+    click.option(
+        "--wait",
+        "patience",
+        metavar="TIME",
+        default="60s",
+        show_default=True,
+        help="How long the agent may take to get ready.",
+    ),
+    click.option(
+        "--chain",
+        multiple=True,
+        type=click.Choice([*CHAINED, NO_CHAIN]),
+        help="A plugin behind ours, repeatable; by itself portmap, where it is installed.",
+    ),
+)
+
+
 @click.command("install")
 @place_options
-@click.option("--name", default="k8s-pod-network", show_default=True, help="The network's name.")
-@click.option(
-    "--cni-version",
-    type=click.Choice(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]),
-    default="1.0.0",
-    show_default=True,
-    help="containerd 1.x takes up to 1.0.0.",
-)
-@click.option(
-    "--wait",
-    "patience",
-    metavar="TIME",
-    default="60s",
-    show_default=True,
-    help="How long the agent may take to get ready.",
-)
-@click.option("--portmap/--no-portmap", default=True, help="Chain portmap, where it is installed.")
+@wish_options
+@click.option("--completion", is_flag=True, help="Also what bash and fish need to complete.")
 @config_option
-def install_command(
-    place: Place,
-    name: str,
-    cni_version: str,
-    patience: str,
-    portmap: bool,
-    config: Path | None,
-) -> None:
+def install_command(place: Place, wish: Wish, completion: bool, config: Path | None) -> None:
     """Have this host's container runtime use Podwire.
 
     Puts the plugin there, keeps network managers off our interfaces and routes, writes systemd
     units (it enables none), waits until the agent is ready, and writes the network list last: from
     that moment on the runtime takes the node for ready.
-    """
+
+    \b
+      podwire node install --wait 1s                    before the agent runs
+      podwire node install --chain portmap --chain bandwidth
+    """  # noqa: D301  # click wants the character
     settings = load_agent_config(config_path(config), "")
-    seconds = parse_seconds(patience)
-    if seconds is None:
-        raise BadInput(f"--wait {patience!r} is not a time", fix="write it 60s or 5m")
+    seconds, chained = wish.seconds, wish.plugins(place)
     refuse_beside_calico()
-    say(install_plugin(place.plugins, PLUGIN), True)
+    put_plugin(place)
     fields = unit_fields(settings, config_path(config))
-    for shipped, path in (*place.drop_ins(), *place.units()):
-        text = (resources.files("podwire.cli.host") / shipped).read_text()
-        say(
-            path,
-            hostfiles.put(path, text.format(**fields) if path.parent.name == "system" else text),
-        )
-    for sign, advice in OTHER_MANAGERS.items():
-        if Path(sign).exists():
-            click.echo(f"note: {advice}", err=True)
+    for shipped, path in place.drop_ins():
+        put(place, path, _shipped(shipped))
+    for shipped, path in place.units():
+        put(place, path, _shipped(shipped).format(**fields))
+    for shell, path in place.completions() if completion else ():
+        put(place, path, f"# {hostfiles.MARK}\n{script(shell)}")
+    for each in advice(place.etc):
+        click.echo(f"note: {each}", err=True)
     wait_ready(settings.agent_socket, seconds)
-    chained = [PLUGIN, *(["portmap"] if portmap and (place.plugins / "portmap").exists() else [])]
-    say(
-        place.conflist,
-        hostfiles.put(place.conflist, conflist(settings, name, cni_version, chained)),
-    )
+    put(place, place.conflist, conflist(settings, wish, chained))
+    for other in place.earlier():
+        click.echo(f"note: {other} comes before ours by name: runtimes take that one", err=True)
+
+
+def _shipped(name: str) -> str:
+    return (resources.files("podwire.cli.host") / name).read_text()
+
+
+def put(place: Place, path: Path, text: str) -> None:
+    """Write one file, noted before, and say so."""
+    place.journal.note(path)
+    say(path, hostfiles.put(path, text))
+
+
+def put_plugin(place: Place) -> None:
+    """Write the plugin program, never over somebody else's.
+
+    Raises:
+        InUse: another program of that name is there.
+    """
+    plugin = place.plugins / PLUGIN
+    if plugin.exists() and not hostfiles.is_ours(plugin):
+        raise InUse(
+            f"{plugin} is there and is not podwire's plugin",
+            fix="move it away, or name another directory with --cni-bin-dir",
+        )
+    place.journal.note(plugin)
+    try:
+        say(install_plugin(place.plugins, PLUGIN), True)
+    except OSError as error:
+        raise Forbidden(
+            f"{plugin} cannot be written: {error.strerror}", fix="run it as root"
+        ) from None
 
 
 @click.command("uninstall")
@@ -159,19 +257,41 @@ def install_command(
 def uninstall_command(place: Place) -> None:
     """Take back what install has put here; pods that run keep their network.
 
-    The network list goes first, so that no further pod is attached.
-    """
-    gone = [place.conflist, *(path for _, path in (*place.drop_ins(), *place.units()))]
-    for path in gone:
+    The network list goes first, so that no further pod is attached. What an older version has put
+    goes as well; a file that is not ours any more stays.
+
+    \b
+      podwire node uninstall
+    """  # noqa: D301  # click wants the character
+    journal = place.journal
+    known = [place.conflist, *(path for _, path in (*place.drop_ins(), *place.units()))]
+    known += [*(path for _, path in place.completions()), place.plugins / PLUGIN]
+    folders = journal.directories()
+    for path in sorted(dict.fromkeys((*known, *journal.paths())), key=_network_lists_first):
         if hostfiles.take_back(path):
             click.echo(f"removed {path}")
-    plugin = place.plugins / PLUGIN
-    if plugin.exists():
-        plugin.unlink()
-        click.echo(f"removed {plugin}")
+        elif path.exists():
+            click.echo(f"kept    {path}: it was not written by podwire")
+    hostfiles.take_back(journal.path)
+    for folder in folders:
+        with suppress(OSError):  # somebody else has put something there
+            folder.rmdir()
+            click.echo(f"removed {folder}/")
+    wanted = place.etc / "systemd/system/multi-user.target.wants"
+    left = [name for name in UNITS if (wanted / name).is_symlink()]
+    if left:
+        click.echo(
+            f"note: still enabled: systemctl disable --now {' '.join(left)}"
+            " && systemctl daemon-reload",
+            err=True,
+        )
 
 
-def conflist(settings: AgentConfig, name: str, version: str, chained: list[str]) -> str:
+def _network_lists_first(path: Path) -> bool:
+    return path.suffix != ".conflist"
+
+
+def conflist(settings: AgentConfig, wish: Wish, chained: list[str]) -> str:
     """The network list for the runtime."""
     ours = {
         "type": PLUGIN,
@@ -180,20 +300,13 @@ def conflist(settings: AgentConfig, name: str, version: str, chained: list[str])
         # Runtimes pass only what a plugin declares; one that knows none of these passes nothing.
         "capabilities": dict.fromkeys(CAPABILITIES, True),
     }
-    others = [{"type": each, "snat": True, "capabilities": {"portMappings": True}}
-              for each in chained[1:]]  # fmt: skip
-    return (
-        json.dumps(
-            {
-                "cniVersion": version,
-                "name": name,
-                "//": hostfiles.MARK,
-                "plugins": [ours, *others],
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    network = {
+        "cniVersion": wish.cni_version,
+        "name": wish.name,
+        "//": hostfiles.MARK,
+        "plugins": [ours, *(CHAINED[each] for each in chained)],
+    }
+    return json.dumps(network, indent=2) + "\n"
 
 
 def unit_fields(settings: AgentConfig, config: Path) -> dict[str, str]:
@@ -207,31 +320,6 @@ def unit_fields(settings: AgentConfig, config: Path) -> dict[str, str]:
         "bird_config": settings.bird_config,
         "bird_socket": settings.bird_socket,
     }
-
-
-def refuse_beside_calico() -> None:
-    """Two owners of one routing table would fight, and Felix's rules drop what is not its own.
-
-    Raises:
-        InUse: Felix runs here, or its rules are left.
-    """
-    felix = find_felix()
-    if felix is not None:
-        raise InUse(
-            f"Calico's agent runs here (process {felix})",
-            fix="remove calico-node from this host first",
-        )
-    for command in (["iptables-save"], ["iptables-legacy-save"], ["nft", "list", "tables"]):
-        if shutil.which(command[0]) is None:
-            continue
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if any(
-            f":{mark}" in done.stdout or f"table ip {mark}" in done.stdout for mark in CALICO_CHAINS
-        ):
-            raise InUse(
-                f"rules of Calico are left here ({command[0]}): they drop unknown cali* interfaces",
-                fix=f"clean up:\n  {CLEAN_UP}",
-            )
 
 
 def wait_ready(socket: str, seconds: float) -> None:

@@ -9,6 +9,59 @@ from pathlib import Path
 from podwire.errors import Forbidden, InUse
 
 MARK = "Written by podwire node install"
+PLUGIN_MARK = "the podwire agent does not answer on "
+"""Stands in the plugin program, compiled or not."""
+
+
+class Journal:
+    """What was put on a host, so that any later version takes all of it back.
+
+    Paths are noted before they are written: after a crash there may be one too many, never one too
+    few. A path with a slash behind it is a directory that was made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def paths(self) -> list[Path]:
+        """Files that were put."""
+        return [Path(line) for line in self._lines() if not line.endswith("/")]
+
+    def directories(self) -> list[Path]:
+        """Directories that were made for them, the deepest first."""
+        made = {Path(line) for line in self._lines() if line.endswith("/")}
+        return sorted(made, key=lambda path: len(path.parts), reverse=True)
+
+    def note(self, path: Path) -> None:
+        """Note a file, and the directories that are to be made for it and for the journal.
+
+        Raises:
+            Forbidden: the journal cannot be written.
+        """
+        before = self._lines()
+        made = [f"{folder}/" for each in (path, self.path) for folder in each.parents
+                if not folder.exists()]  # fmt: skip
+        wanted = [line for line in dict.fromkeys((*made, str(path))) if line not in before]
+        if not wanted:
+            return
+        try:
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            replace(self.path, "\n".join((f"# {MARK}", *before, *wanted)) + "\n")
+        except OSError as error:
+            raise Forbidden(
+                f"{self.path} cannot be written: {error.strerror}", fix="run it as root"
+            ) from None
+
+    def _lines(self) -> list[str]:
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Forbidden(
+                f"{self.path} cannot be read: {error.strerror}", fix="run it as root"
+            ) from None
+        return [line for line in lines if line.startswith("/")]
 
 
 def put(path: Path, text: str, mode: int = 0o644) -> bool:
@@ -69,9 +122,9 @@ def take_back(path: Path) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether `node install` wrote it: texts carry a mark, the network list names the plugin."""
+    """Whether `node install` wrote it: texts carry a mark, the plugin has its messages."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
         return False
-    return MARK in text
+    return any(mark.encode() in content for mark in (MARK, PLUGIN_MARK))
