@@ -61,7 +61,7 @@ def looks(cluster: Cluster, number: int) -> None:
 
 
 def problems(cluster: Cluster) -> list[str]:
-    found = check(cluster.store.list("/calico/").entries).problems
+    found = check(cluster.store.list("/").entries).problems
     return [problem.sentence for problem in found]
 
 
@@ -134,6 +134,7 @@ def test_addresses_of_live_pods_of_a_deleted_node_are_not_taken(cluster: Cluster
     looks(cluster, 3)
     handles = [entry.key for entry in cluster.store.list(keys.HANDLES).entries]
     assert keys.handle_key("pods.pod-1") in handles
+    assert ["its agent runs, with 1 of its pods" in each for each in problems(cluster)] == [True]
     assert pod.call("DEL")["exit"] == 0
     until("all of it is gone", lambda: not of_node(cluster, one.name), two.log)
     assert problems(cluster) == []

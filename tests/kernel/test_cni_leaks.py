@@ -236,7 +236,7 @@ def test_the_last_gc_is_told_as_evidence(node: CNINode) -> None:
     assert len(suspicion.proof) == 1
     assert node.attachments.valid_in("pods") == {"c1", "c2"}
     assert node.add("c3").exit == 0  # newer than the list, and no stranger for it
-    assert node.attachments.valid_in("pods") == {"c1", "c2", "c3"}
+    wait_for(lambda: node.attachments.valid_in("pods") == {"c1", "c2", "c3"}, "it is noted")
 
 
 def test_a_release_waits_for_a_call_under_way(node: CNINode) -> None:
@@ -251,3 +251,4 @@ def test_a_release_waits_for_a_call_under_way(node: CNINode) -> None:
     leaks._release(suspicion)
     assert leaks.released == 0
     assert node.allocations() == [again.address]
+    assert len(node.stored(keys.ENDPOINTS)) == len(node.world.endpoints.all()) == 1

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from podwire.drivers.store.single_object import Crash
 from podwire.errors import Rejected, Transient
+from podwire.ipam.leftovers import drop_handle, survey
 from tests.fakes.ipam_world import WatchedStore, World, asked, pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from podwire.boundary import Store
     from podwire.ipam.service import IPAM
     from podwire.model.addressing import IPAddress
 
@@ -69,7 +71,7 @@ class Stage:
             self._pause(actor)
             ipam = self.world.node(actor.node, store=store)
             for verb, name in actor.steps:
-                self._act(actor, ipam, verb, name)
+                self._act(actor, ipam, store, (verb, name))
         except Crash:
             pass
         except BaseException as failure:
@@ -83,7 +85,8 @@ class Stage:
         if actor.dies:
             raise Crash
 
-    def _act(self, actor: Actor, ipam: IPAM, verb: str, name: str) -> None:
+    def _act(self, actor: Actor, ipam: IPAM, store: Store, step: Step) -> None:
+        verb, name = step
         handle = name if name == SHARED else f"{id(actor)}{name}"
         try:
             match verb:
@@ -99,6 +102,10 @@ class Stage:
                     ipam.release_handle(handle)
                 case "ahead":
                     ipam.claim_ahead()
+                case "drop":
+                    # At once, without the grace period that agents let pass in between.
+                    for empty, revision in survey(store).empty.items():
+                        drop_handle(store, ipam, empty, revision)
                 case _:
                     ipam.release_empty(keep=0)
         except (Rejected, Transient):
@@ -107,7 +114,9 @@ class Stage:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["assign", "assign", "assign", "release", "release", "ahead", "give back"]),
+        st.sampled_from(
+            ["assign", "assign", "assign", "release", "release", "ahead", "give back", "drop"]
+        ),
         st.sampled_from(["x", "y", SHARED]),
     ),
     min_size=1,
