@@ -145,6 +145,16 @@ def test_what_somebody_deals_with_is_passed_over(node: CNINode) -> None:
     assert len(node.allocations()) == len(owners)
 
 
+def test_what_was_not_looked_at_for_long_must_hold_anew(node: CNINode) -> None:
+    node.add("c1")
+    lose_namespace("c1", node)
+    leaks = Leaks(node.attachments, grace_s=0, gap_s=0)
+    for _ in range(3):
+        leaks.look()
+        assert [each.looks for each in leaks.suspicions.values()] == [1]
+    assert len(node.allocations()) == 1
+
+
 def test_a_pod_that_comes_back_ends_the_doubt(node: CNINode) -> None:
     node.add("c1")
     leaks = leaks_of(node)

@@ -140,6 +140,11 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load_agent_config(write(tmp_path, "# nothing\n"), "n") == AgentConfig(node="n")
 
 
+def test_the_search_for_leaks_can_be_turned_off(tmp_path: Path) -> None:
+    config = load_agent_config(write(tmp_path, "leakGracePeriod: 0\n"), "n")
+    assert (config.leak_grace_period_s, config.leak_scan_period_s) == (0, 60)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -151,6 +156,9 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("resyncPeriod: soon\n", 1, "a time of at least"),
         ("healthAddress: nowhere\n", 1, "is no address"),
         ("resyncPeriod: 10ms\n", 1, "a time of at least"),
+        ("leakScanPeriod: 0\n", 1, "a time of at least"),
+        ("leakGracePeriod: 1m\n", 1, "shorter than two scans of 60 s"),
+        ("leakScanPeriod: 10m\n", 1, "a grace period of 900 s"),
         ("datastore:\n  kind: sqlite\n", 2, "kind is not a known key"),
         ("datastore:\n  type: etc\n", 2, "did you mean etcd?"),
         ("datastore: {type: etcd}\n", 1, "datastore lacks endpoints"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from podwire.drivers.store.single_object import Crash
 from podwire.errors import InUse
-from podwire.ipam.leftovers import Farewell, drop_handle, survey, turn_of
+from podwire.ipam.leftovers import Farewell, Rota, drop_handle, survey
 from podwire.ipam.request import AssignRequest
 from podwire.model import keys
 from podwire.model.block import Handle
@@ -28,12 +28,14 @@ BOTH = pytest.mark.parametrize("batches", [True, False], ids=["batch", "single"]
 
 @given(st.sets(st.text("abc-1", min_size=1, max_size=6), min_size=1), st.text(max_size=6))
 def test_every_matter_has_one_first_and_one_next(nodes: set[str], about: str) -> None:
-    assert sorted(turn_of(node, nodes, about) for node in nodes) == list(range(len(nodes)))
+    rota = Rota(nodes)
+    assert sorted(rota.turn(node, about) for node in nodes) == list(range(len(nodes)))
 
 
 def test_matters_are_spread_over_the_nodes() -> None:
     nodes = [f"node-{number}" for number in range(10)]
-    first = {node for node in nodes for n in range(200) if turn_of(node, nodes, f"lost-{n}") == 0}
+    rota = Rota(nodes)
+    first = {node for node in nodes for n in range(200) if rota.turn(node, f"lost-{n}") == 0}
     assert first == set(nodes)
 
 

@@ -49,15 +49,24 @@ log = structlog.get_logger(__name__)
 class Leaks:
     """This node's own leaks. One thread looks; `suspicions` may be read from any.
 
+    Args:
+        attachments: the node's calls.
+        grace_s: how long a suspicion must hold.
+        gap_s: after how long without a look it must hold anew.
+
     Attributes:
         suspicions: what is in doubt, by handle; replaced as a whole.
         released: addresses given back.
     """
 
-    def __init__(self, attachments: Attachments, grace_s: float) -> None:
+    def __init__(
+        self, attachments: Attachments, grace_s: float, gap_s: float = float("inf")
+    ) -> None:
         self._attachments = attachments
         self._world = attachments.world
         self._grace_s = grace_s
+        self._gap_s = gap_s
+        self._last = 0.0
         self._address: IPAddress | None = None
         self.suspicions: Mapping[str, Suspicion] = {}
         self.released = 0
@@ -75,7 +84,10 @@ class Leaks:
                 return
             suspects = list(self._suspects(host, lent))
         now = self._world.clock.monotonic()
-        before, self.suspicions = self.suspicions, weigh(suspects, self.suspicions, now)
+        # What nobody looked at for long (held, or the datastore was away) begins anew.
+        before = self.suspicions if now - self._last <= self._gap_s else {}
+        self._last = now
+        self.suspicions = weigh(suspects, before, now)
         for suspicion in self.suspicions.values():
             if suspicion.looks == 1:
                 tell("leak suspected", suspicion)
@@ -122,15 +134,7 @@ class Leaks:
     def _blocks(self, lent: Iterable[IPNetwork]) -> Iterator[Block]:
         records = Records(self._world.store)
         own = {affinity.value.block for affinity in records.affinities(self._world.node)}
-        pools = records.rules(self._world.node, {}).pools
-        known = {
-            block_holding(each.ip, pool.block_size)
-            for local in self._world.endpoints.all().values()
-            for each in local.endpoint.addresses
-            for pool in pools
-            if contains(pool.cidr, each.ip)
-        }
-        for cidr in own | known | set(lent):
+        for cidr in own | self._borrowed(records, own) | set(lent):
             try:
                 record = records.block(cidr)
             except BadInput as error:
@@ -138,6 +142,22 @@ class Leaks:
                 continue
             if record is not None:
                 yield record.value
+
+    def _borrowed(self, records: Records, own: set[IPNetwork]) -> set[IPNetwork]:
+        """Blocks of others in which pods we know of have addresses."""
+        known = [
+            each.ip
+            for local in self._world.endpoints.all().values()
+            for each in local.endpoint.addresses
+            if not any(contains(cidr, each.ip) for cidr in own)
+        ]
+        pools = records.rules(self._world.node, {}).pools if known else ()
+        return {
+            block_holding(address, pool.block_size)
+            for address in known
+            for pool in pools
+            if contains(pool.cidr, address)
+        }
 
     def _exempt(self) -> frozenset[str]:
         """Handles whose ADD or DEL is under way, waits in the spool, or is owed."""

@@ -2,7 +2,7 @@
 
 There is no controller; each agent knows all Nodes and affinities anyway, and so whether there is
 something to do, without a read. Who does it follows from the names alone (ipam/leftovers.py:
-turn_of): the first in line after the grace period, the next if it is still there two looks later.
+Rota): the first in line after the grace period, the next if it is still there two looks later.
 Handles take a look at all of them, which one agent does every four grace periods.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from podwire.errors import AlreadyExists, InUse, PodwireError
-from podwire.ipam.leftovers import Farewell, drop_handle, survey, turn_of
+from podwire.ipam.leftovers import Farewell, Rota, drop_handle, survey
 from podwire.model import keys
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Leftovers:
         if not self._mirror.in_sync:
             return
         self._object()
-        nodes = self._mirror.node_names()
+        nodes = set(self._mirror.node_names())
         if self._world.node not in nodes:
             return  # gone ourselves: this is the others' affair
         self._look_at_handles(nodes)
@@ -105,14 +105,16 @@ class Leftovers:
 
     # --- nodes ----------------------------------------------------------------------------------
 
-    def _look_at_nodes(self, nodes: list[str]) -> None:
+    def _look_at_nodes(self, nodes: set[str]) -> None:
         now = self._world.clock.monotonic()
-        lost = (self._mirror.claimants() | self._users.keys()) - set(nodes)
+        lost = (self._mirror.claimants() | self._users.keys()) - nodes
         self.lost = {node: self.lost.get(node, now) for node in lost}
         self.objected = {node: pods for node, pods in self.objected.items() if node in lost}
-        for node, since in self.lost.items():
-            turn = turn_of(self._world.node, nodes, node)
-            if now - since >= self._grace_s + turn * self._turn_s:
+        due = {node: now - since - self._grace_s for node, since in self.lost.items()}
+        due = {node: late_s for node, late_s in due.items() if late_s >= 0}
+        rota = Rota(nodes if due else ())
+        for node, late_s in due.items():
+            if late_s >= rota.turn(self._world.node, node) * self._turn_s:
                 try:
                     self._clear(node)
                 except InUse as error:  # it has come back, which the copy will show
@@ -141,7 +143,7 @@ class Leftovers:
 
     # --- handles --------------------------------------------------------------------------------
 
-    def _look_at_handles(self, nodes: list[str]) -> None:
+    def _look_at_handles(self, nodes: set[str]) -> None:
         world, now = self._world, self._world.clock.monotonic()
         if self._empty and now - self._surveyed >= self._grace_s:
             empty, self._empty = self._empty, {}
@@ -152,6 +154,6 @@ class Leftovers:
         if epoch == self._epoch:
             return
         self._epoch = epoch
-        if turn_of(world.node, nodes, f"handles {epoch}") == 0:
+        if Rota(nodes).turn(world.node, f"handles {epoch}") == 0:
             found = survey(world.store)
             self._users, self._empty, self._surveyed = found.users, found.empty, now

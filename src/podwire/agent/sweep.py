@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FIRST_S = 0.5
 """After a start: until then what lived before it is being adopted."""
+GAP_LOOKS = 3
+"""Looks that may be left out before what was suspected must hold for a whole grace period again."""
 SHOWN = 100
 """Suspicions that status spells out; of more only the number is told."""
 
@@ -49,7 +51,9 @@ class Sweep:
         self._mirror = mirror
         self._config = config
         self._dice = dice
-        self.leaks = Leaks(attachments, config.leak_grace_period_s)
+        self.leaks = Leaks(
+            attachments, config.leak_grace_period_s, gap_s=GAP_LOOKS * config.leak_scan_period_s
+        )
         self.leftovers = Leftovers(attachments.world, mirror, config, dice, registered)
         self.looks = 0
         self.problem: str | None = None
@@ -107,17 +111,24 @@ class Sweep:
             if not self._attachments.loaded:
                 wait_s = FIRST_S
                 continue
-            before, self.problem = self.problem, None
-            for look in (self._look_here, self.leftovers.look):
-                try:
-                    self._world.refuse_when_held()
-                    self._world.refuse_when_frozen()
-                    look()
-                except (PodwireError, OSError) as error:
-                    self.problem = str(error)
-            if self.problem is not None and self.problem != before:
-                log.warning("not looked for leaks", reason=self.problem)
+            problem = self._look()
+            if problem is not None and problem != self.problem:
+                log.warning("not looked for leaks", reason=problem)
+            self.problem = problem
             self.looks += 1
 
-    def _look_here(self) -> None:
-        self.leaks.look(self._mirror.lent_to(self._world.node))
+    def _look(self) -> str | None:
+        """Look at everything once; why not, if something was in the way."""
+        try:
+            self._world.refuse_when_held()
+            self._world.refuse_when_frozen()
+            try:
+                self.leaks.look(self._mirror.lent_to(self._world.node))
+            finally:  # one has nothing to do with the other
+                self.leftovers.look()
+        except (PodwireError, OSError) as error:
+            return str(error)
+        except Exception:
+            log.exception("sweep failed")
+            return "an unexpected error: see the agent's log"
+        return None

@@ -71,7 +71,7 @@ def load_agent_config(
             "and address are both given",
             fix="keep one: the address itself, or the device that carries it",
         )
-    return AgentConfig(
+    config = AgentConfig(
         node=node,
         datastore=datastore,
         agent_socket=_text(fields, "agentSocket", start.agent_socket),
@@ -88,6 +88,14 @@ def load_agent_config(
             fields, "leakGracePeriod", start.leak_grace_period_s, may_be_off=True
         ),
     )
+    scan_s, grace_s = config.leak_scan_period_s, config.leak_grace_period_s
+    if 0 < grace_s < 2 * scan_s:
+        name = "leakGracePeriod" if "leakGracePeriod" in fields else "leakScanPeriod"
+        raise fields[name].refuse(
+            f"lets a grace period of {grace_s:g} s be shorter than two scans of {scan_s:g} s",
+            fix="make leakGracePeriod longer, or leakScanPeriod shorter",
+        )
+    return config
 
 
 def variable_of(key: str) -> str:

@@ -22,7 +22,7 @@ from podwire.model import codec, keys
 from podwire.model.addressing import address_at
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from podwire.boundary import Clock, Dice, Entry, Revision, Store
     from podwire.model.addressing import IPNetwork
@@ -39,18 +39,20 @@ PIECE = 50
 """Addresses released at once: with their handles they have to fit into one transaction."""
 
 
-def turn_of(node: str, nodes: Collection[str], about: str) -> int:
-    """The node's place in the order in which the nodes may see to a matter; 0 is the first.
+class Rota:
+    """In which order the nodes may see to a matter; all that know the same nodes agree on it.
 
-    Each matter has an order of its own (rendezvous hashing), which all nodes agree on without a
-    word, so that work is spread and the next in line steps in for one that does not act.
+    Each matter begins somewhere in the list of nodes: so work is spread, and the next in line can
+    step in for one that does not act.
     """
-    own = _draw(node, about)
-    return sum(_draw(other, about) > own for other in nodes if other != node)
 
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self._places = {node: place for place, node in enumerate(sorted(nodes))}
 
-def _draw(node: str, about: str) -> bytes:
-    return hashlib.blake2s(f"{about}\0{node}".encode(), digest_size=8).digest()
+    def turn(self, node: str, about: str) -> int:
+        """The node's place in the order for a matter; 0 is the first."""
+        digest = hashlib.blake2s(about.encode(), digest_size=8).digest()
+        return (self._places[node] - int.from_bytes(digest)) % len(self._places)
 
 
 def belongs_to(allocation: Allocation, node: str) -> bool:
