@@ -239,10 +239,10 @@ class PodOnNode:
     name: str
     address: str = ""
 
-    def call(self, command: str) -> dict[str, Any]:
+    def call(self, command: str, version: str = "1.0.0") -> dict[str, Any]:
         """Run the plugin on the node; its answer, with `exit`."""
         config = {
-            "cniVersion": "1.0.0",
+            "cniVersion": version,
             "name": "pods",
             "type": "podwire",
             "agentSocket": self.node.socket,

@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from podwire.drivers import namespaces
+from podwire.model import codec
 from podwire.model.config import DatastoreConfig, EtcdConfig
 from podwire.model.pool import Mode
 from tests.fakes.etcd_server import EtcdServer
@@ -95,6 +97,39 @@ def test_what_happens_on_a_node_is_counted(make_cluster: Make) -> None:
     )
 
 
+def test_status_and_the_pages_never_contradict_each_other(make_cluster: Make) -> None:
+    cluster = make_cluster()
+    node = cluster.nodes[0].start()
+    pod = PodOnNode(node, "pod-1")
+
+    def disable(disabled: bool) -> None:
+        key = codec.key_of(cluster.pool)
+        entry = cluster.store.get(key)
+        assert entry is not None
+        pool = replace(codec.decode_pool(key, entry.value), disabled=disabled)
+        cluster.store.update(key, codec.encode(pool), entry.revision)
+
+    def status() -> int:
+        told = pod.call("STATUS", "1.1.0")
+        return int(told.get("code", told["exit"]))
+
+    assert (status(), readyz(node)) == (0, 200)
+    disable(True)
+    until("STATUS finds no pool", lambda: status() == 50)
+    assert readyz(node) == 503
+    assert "[-]add failed: " in get(node.health, "/readyz").text
+    disable(False)
+    until("STATUS finds one", lambda: status() == 0)
+    assert readyz(node) == 200
+    assert calls(node, "STATUS", "50") > 0
+
+    node.ask("hold")
+    assert (status(), readyz(node)) == (50, 503)
+    node.ask("release")
+    until("ready again", lambda: readyz(node) == 200)
+    assert status() == 0
+
+
 def test_a_held_agent_is_not_ready_and_says_so(make_cluster: Make) -> None:
     one, _ = make_cluster().start()
     one.ask("hold")
@@ -155,7 +190,7 @@ def test_a_datastore_that_is_away_shows_and_so_does_its_return(
         found = scrape(node.health)
         assert found.value("podwire_datastore_up") == 1
         name = "podwire_datastore_request_duration_seconds_count"
-        assert found.value(name, operation="list", outcome="failed") > 0
+        assert found.value(name, operation="watch", outcome="failed") > 0
     finally:
         server.kill()
 

@@ -358,6 +358,7 @@ def test_a_watch_that_tells_of_a_change_is_an_answer() -> None:
     clock = HandClock()
     store = TimedStore(SingleObjectStore(), clock)
     watch = store.watch("/", store.list("/").revision)
+    assert ("watch", "ok") in store.durations.read()
     store.create("/a", {})
     clock.sleep(5)
     heard_at = store.heard_at

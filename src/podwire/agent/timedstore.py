@@ -24,8 +24,8 @@ class TimedStore:
         self._store = store
         self._clock = clock
         self.durations = Histograms(STORE_BOUNDS_S)
-        """By operation (get, list, create, update, delete, batch, check) and outcome: ok; conflict,
-        when somebody else was quicker; failed, when the datastore was away, full or too slow."""
+        """By operation (get, list, create, update, delete, batch, check, watch) and outcome: ok;
+        conflict, when what we knew was old; failed, when the datastore was away, full or slow."""
         self.heard_at = clock.monotonic()
         """When it last answered, or told of a change (monotonic)."""
 
@@ -70,7 +70,7 @@ class TimedStore:
 
     def watch(self, prefix: str, revision: Revision) -> Watch:
         """See `Store.watch`."""
-        return TimedWatch(self._store.watch(prefix, revision), self)
+        return TimedWatch(self._timed("watch", lambda: self._store.watch(prefix, revision)), self)
 
     def close(self) -> None:
         """See `Store.close`."""
