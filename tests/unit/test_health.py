@@ -130,7 +130,8 @@ def test_whatever_stops_an_add_is_a_reason() -> None:
 
 
 def test_an_agent_that_does_not_greet_is_not_alive(tmp_path: Path) -> None:
-    pace, path = Pace(HandClock()), tmp_path / "agent.sock"
+    clock = HandClock()
+    pace, path = Pace(clock), tmp_path / "agent.sock"
     (_, silent) = liveness(pace, str(path))
     assert silent.name == "cni-socket"
     assert "No such file" in (silent.reason or "")
@@ -138,7 +139,13 @@ def test_an_agent_that_does_not_greet_is_not_alive(tmp_path: Path) -> None:
     server = CNIServer(path, NoCalls(), dict)
     server.start()
     try:
-        assert [check.reason for check in liveness(pace, str(path))] == [None, None]
+        assert page("livez", liveness(pace, str(path)), verbose=False) == (200, "ok")
+        clock.sleep(LONGEST_TURN_S + 10)
+        status, text = page("livez", liveness(pace, str(path)), verbose=False)
+        assert (status, text.splitlines()[0]) == (
+            503,
+            "[-]loop failed: the loop has not turned for 100 s",
+        )
     finally:
         server.stop()
 
