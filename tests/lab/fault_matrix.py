@@ -120,7 +120,7 @@ QUICK = frozenset(
 NEED_RULES = frozenset(
     fault.name
     for fault in FAULTS
-    if fault.id.startswith("policy.") or fault.name == "mtu-black-hole"
+    if fault.id.startswith("policy.") or fault.name in {"mtu-black-hole", "node-shut-out"}
 ) - {"wire-drops-tunnel"}
 """What nftables for IPv4 makes; that kernel has it for bridges alone."""
 
@@ -200,6 +200,7 @@ _INTERFACES = {
     ),
     UPLINK: (
         "host-firewall-drops-tunnel",
+        "node-shut-out",
         "next-hop-dead",
         "tunnel-mtu-too-large",
         "asymmetric-strict-rpf",

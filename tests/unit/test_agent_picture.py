@@ -65,6 +65,7 @@ def listings(routing: Routing = Routing.AGENT) -> dict[str, list[Entry]]:
         keys.NODES: [entry(HERE), entry(THERE)],
         keys.CLUSTER: [entry(cluster)],
         keys.AFFINITIES: [entry(c, keys.affinity_key(c.node, c.block)) for c in claims],
+        keys.FELIX_CONFIGURATIONS: [],
         keys.IPAM_CONFIG_KEY: [entry(IPAMConfig(), keys.IPAM_CONFIG_KEY)],
     }
 
@@ -94,7 +95,7 @@ def decide(picture: Picture) -> bool:
     return picture.why_blocked() is None and picture.decide(float("inf"), lambda: 0.0)
 
 
-@given(st.permutations(range(10)))
+@given(st.permutations(range(11)))
 def test_nothing_of_ours_is_superfluous_before_all_is_known(order: list[int]) -> None:
     picture = Picture(AgentConfig(node="a"))
     steps = fill(picture)

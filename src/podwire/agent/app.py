@@ -161,6 +161,8 @@ class Agent:
             wait_applied=self.publisher.wait_applied,
             forget_applied=self.publisher.forget,
             boot=boot_id(),
+            admit=self.loop.firewall.admit,
+            may_spoof=self.loop.firewall.may_spoof,
             held=self.hold.active,
         )
 
@@ -313,6 +315,7 @@ class Agent:
             "healthAddress": None if self.health is None else str(self.health.address),
             "datastoreLag": round(self.sources.datastore_lag_s(), 3),
             "spooled": len(self.spool.pending()),
+            "firewall": self.loop.firewall.as_json(),
             "leaks": self.sweep.told(),
         }
 

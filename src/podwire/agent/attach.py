@@ -216,7 +216,9 @@ def make(world: CNIWorld, request: Request, rooms: Rooms, undo: ExitStack) -> Re
         mtu=request.demand.mtu or world.mtu(),
         alias=alias_of(request.key, endpoint.title),
         addresses=endpoint.addresses,
+        spoofs=bool(endpoint.allowed_source_prefixes) and world.may_spoof(),
     )
+    world.admit(endpoint)
     inside = sandbox.build(veth, rooms.pod, rooms.host, undo, world.clock)
     world.wait_applied(assigned.address if assigned.borrowed else assigned.block)
     return result_of(request, endpoint, mac=inside.mac or endpoint.mac, mtu=inside.mtu)

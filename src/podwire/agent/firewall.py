@@ -1,67 +1,273 @@
-"""Keeps this node's table of nftables as it should be."""
+"""Keeps this node's tables of nftables as they should be.
+
+A table is read before it is written: a restart that finds it right writes nothing. Nodes and pods
+that come and go change single elements. Without us the rules go on in the kernel; where they are
+missing, pods go on unguarded, which is better than not at all (docs/adr/0013).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from podwire.desired.firewall import Firewall, firewall, render
-from podwire.drivers.collect_marks import read_generation
-from podwire.drivers.nft import write_rules
-from podwire.errors import PodwireError
+from podwire.desired import nfttables
+from podwire.desired.elements import Elements
+from podwire.desired.firewall import Firewall, firewall, of_endpoint, of_node
+from podwire.drivers.nft import NftDoor, list_table, write_rules
+from podwire.errors import PodwireError, Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from podwire.agent.endpoints import LocalEndpoint
     from podwire.boundary import Clock
+    from podwire.desired.nfttables import Table
+    from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
     from podwire.model.snapshot import Snapshot
 
 RETRY_S = 10.0
 """How soon a refused write is tried again."""
+PAUSE_S = 0.2
+"""Between two writes of one table, however fast another program undoes them."""
+GUARDS = {
+    "ip": "natOutgoing, source addresses of pods and tunnels",
+    "ip6": "IPv6 source addresses of pods",
+    "arp": "ARP of pods",
+}
+"""Family of each table → what it is about."""
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _NodeName:
+    name: str
+
+
 class FirewallKeeper:
-    """Writes the whole table when what decides it has changed, or others changed any rules.
+    """One node's tables: the loop settles, an ADD admits its pod before it can send."""
 
-    The script is one transaction and keeps the counters, so writing it once too often costs a few
-    milliseconds and changes nothing.
-    """
-
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, node: str, clock: Clock) -> None:
+        self._node = node
         self._clock = clock
-        self._written: Firewall | None = None
-        self._generation: int | None = None
-        self._not_before = 0.0
-        self._problem: str | None = None
-
-    def settle(self, snapshot: Snapshot) -> None:
-        """Write what is missing; quick when nothing is."""
-        wanted = firewall(snapshot)
-        if wanted == self._written or self._clock.monotonic() < self._not_before:
-            return
-        if self._written is None and not wanted.needed:
-            self._written = wanted  # never make a table only to delete it
-            return
+        self._lock = threading.Lock()
+        """Over elements and door: an ADD and the loop must not undo each other's."""
+        self._door: NftDoor | None = None
+        self._wanted: Firewall | None = None
+        self._elements = Elements()
+        self._local: Mapping[AttachmentKey, LocalEndpoint] = {}
+        self._unsure = set(GUARDS)
+        """Families whose table is to be compared with the wanted one."""
+        self._told: dict[str, tuple[Table, Table]] = {}
+        """Family → a table as we wrote it, and how this nft tells it where its words differ."""
+        self._not_before: dict[str, float] = {}
+        self._problems: dict[str, PodwireError] = {}
+        self._others = True
+        self.writes = 0
+        """Tables written as a whole."""
+        self.element_changes = 0
         try:
-            write_rules(render(wanted))
-        except PodwireError as error:
-            if self._problem is None:
-                log.warning("firewall not written", error=error.message)
-            self._problem = f"natOutgoing: {error}"
-            self._not_before = self._clock.monotonic() + RETRY_S
-            return
-        self._problem = None
-        self._written = wanted
-        self._generation = read_generation()
+            self._door = NftDoor()
+        except Unsupported as error:
+            self._problems = dict.fromkeys(GUARDS, error)
 
-    def concerns(self) -> tuple[str, ...]:
-        """Why the table is not as it should be."""
-        return () if self._problem is None else (self._problem,)
+    # --- look -----------------------------------------------------------------------------------
+
+    def fileno(self) -> int | None:
+        """Readable when somebody changed rules; None without nf_tables."""
+        return None if self._door is None else self._door.fileno()
 
     def look(self) -> None:
-        """Whether anybody has changed any rules since: then ours are written again."""
-        if self._written is not None and self._written.needed:
-            generation = read_generation()
-            if generation != self._generation:
-                self._written, self._not_before = None, 0.0
+        """Hear whether anybody else has changed any rules."""
+        if self._door is None:
+            return
+        touched = self._door.touched()
+        self._others |= touched.others
+        if touched.ours:
+            with self._lock:
+                self._unsure |= GUARDS.keys()
+
+    def take_others(self) -> bool:
+        """Whether other tables may have changed since the last call."""
+        others, self._others = self._others, False
+        return others
+
+    def drops_forwarded(self) -> bool:
+        """Whether any chain drops forwarded packets unless a rule accepts them."""
+        with self._lock, suppress(PodwireError):
+            return self._door is not None and self._door.drops_forwarded()
+        return False
+
+    def may_spoof(self) -> bool:
+        """Whether pods may send from prefixes that are allowed to them besides their addresses."""
+        return self._wanted is not None and self._wanted.spoofing
+
+    # --- act ------------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        snapshot: Snapshot,
+        moved: Iterable[str],
+        endpoints: Callable[[], Mapping[AttachmentKey, LocalEndpoint]],
+    ) -> None:
+        """Write what is missing; quick when nothing is.
+
+        `moved` are the names of the nodes that came, changed or went since the last call.
+        """
+        wanted = firewall(snapshot, self._node)
+        with self._lock:
+            if wanted != self._wanted:
+                self._unsure |= GUARDS.keys()
+                if self._wanted is None:
+                    moved = snapshot.nodes
+                if self._wanted is None or wanted.spoofing != self._wanted.spoofing:
+                    self._local = {}
+                self._wanted = wanted
+            for name in moved:
+                node = snapshot.nodes.get(name)
+                self._elements.put(_NodeName(name), frozenset() if node is None else of_node(node))
+            # Asked under the lock: whoever is admitted after this is in what comes next.
+            self._take_endpoints(endpoints(), wanted)
+            if self._door is not None:
+                self._compare(self._door, wanted)
+                self._change(self._door)
+
+    def _take_endpoints(
+        self, local: Mapping[AttachmentKey, LocalEndpoint], wanted: Firewall
+    ) -> None:
+        if local is self._local:
+            return
+        for key in local.keys() | self._local.keys():
+            now = local.get(key)
+            if now is None:
+                self._elements.put(key)
+            elif now is not self._local.get(key):
+                self._elements.put(key, of_endpoint(now.endpoint, spoofing=wanted.spoofing))
+        self._local = local
+
+    def _compare(self, door: NftDoor, wanted: Firewall) -> None:
+        """Read the tables that are in doubt, and write those that differ."""
+        now = self._clock.monotonic()
+        due = sorted(each for each in self._unsure if self._not_before.get(each, now) <= now)
+        if not due:
+            return
+        self._heed_others(door)
+        tables = nfttables.tables(wanted)
+        for family in due:
+            elements = self._elements.wanted(family)
+            try:
+                self._make(door, family, nfttables.with_elements(tables[family], elements))
+            except PodwireError as error:
+                self._refused(family, error)
+                continue
+            self._unsure.discard(family)
+            self._problems.pop(family, None)
+            self._elements.found(family, elements)
+
+    def _make(self, door: NftDoor, family: str, wanted: Table) -> None:
+        known = family in door.families()
+        found = nfttables.parse(list_table(family)) if known else None
+        if found == wanted or (wanted, found) == self._told.get(family):
+            return
+        write_rules(nfttables.script(family, wanted, found))
+        self.writes += 1
+        self._not_before[family] = self._clock.monotonic() + PAUSE_S
+        # What was said until now is about this; the listing tells the rest.
+        self._heed_others(door)
+        told = nfttables.parse(list_table(family))
+        if told != wanted:
+            self._told[family] = (wanted, told)
+
+    def _heed_others(self, door: NftDoor) -> None:
+        self._others |= door.touched().others
+
+    def _change(self, door: NftDoor) -> None:
+        deleted, added = self._elements.changes()
+        ready = GUARDS.keys() - self._unsure
+        deleted = tuple(each for each in deleted if each.family in ready)
+        added = tuple(each for each in added if each.family in ready)
+        if deleted or added:
+            try:
+                door.change(deleted, added)
+            except PodwireError as error:
+                # Somebody else was at work there: the next turn compares all of it.
+                log.warning("elements not written", error=error.message)
+                self._unsure |= {each.family for each in (*deleted, *added)}
+                return
+            self._elements.changed(deleted, added)
+            self.element_changes += len(deleted) + len(added)
+        # Of a table in doubt all elements are compared.
+        self._elements.settled()
+
+    def _refused(self, family: str, error: PodwireError) -> None:
+        if family not in self._problems:
+            log.warning("firewall not written", family=family, error=error.message)
+        self._problems[family] = error
+        self._not_before[family] = self._clock.monotonic() + RETRY_S
+
+    def admit(self, endpoint: WorkloadEndpoint) -> None:
+        """Put the elements of a pod in before it can send; from any thread, and never refused.
+
+        The endpoint is among the local ones already. Where a table is missing or is being made,
+        the loop puts them in with all others.
+        """
+        with self._lock:
+            if self._door is None or self._wanted is None:
+                return
+            added = tuple(
+                each
+                for each in of_endpoint(endpoint, spoofing=self._wanted.spoofing)
+                if each.family not in self._unsure and each not in self._elements.there
+            )
+            if not added:
+                return
+            try:
+                self._door.change((), added)
+            except PodwireError as error:
+                log.warning("pod not admitted yet", interface=endpoint.interface, error=str(error))
+                self._unsure |= {each.family for each in added}
+                return
+            self._elements.changed((), added)
+            self.element_changes += len(added)
+
+    # --- tell -----------------------------------------------------------------------------------
+
+    def concerns(self) -> tuple[str, ...]:
+        """Why tables are not as they should be."""
+        problems = self._problems
+        return tuple(
+            f"not guarded: {guarded}: {problems[family]}"
+            for family, guarded in GUARDS.items()
+            if family in problems
+        )
+
+    def next_wait_s(self) -> float | None:
+        """Seconds until a table is tried again; None when none waits."""
+        now = self._clock.monotonic()
+        waits = [self._not_before.get(each, now) - now for each in self._unsure]
+        return min((wait for wait in waits if wait > 0), default=None)
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """What was dropped, or translated, since the tables were made; from any thread."""
+        found = {name: {"packets": 0, "bytes": 0} for name in nfttables.COUNTERS.values()}
+        with self._lock:
+            listed = () if self._door is None else self._door.counters()
+        for counter in listed:
+            name = nfttables.COUNTERS.get(counter.name)
+            if name is not None:
+                found[name]["packets"] += counter.packets
+                found[name]["bytes"] += counter.bytes
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """For the status; from any thread."""
+        return {
+            "tables": [each for each in GUARDS if each not in self._problems],
+            "counters": self.counters(),
+            "writes": self.writes,
+            "elementChanges": self.element_changes,
+        }

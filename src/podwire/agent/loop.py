@@ -16,6 +16,7 @@ from podwire.agent.apply import Applier
 from podwire.agent.audit import Audit
 from podwire.agent.bgp import BGP
 from podwire.agent.firewall import FirewallKeeper
+from podwire.agent.forwarding import Forwarding
 from podwire.agent.observe import Away, Changed, Listed, Nudge
 from podwire.agent.pace import Pace
 from podwire.agent.picture import Picture
@@ -42,14 +43,17 @@ class Loop:
         self.picture = Picture(world.config)
         self.applier = Applier(world.session, self.picture.kernel, world.clock, world.failures)
         self.bgp = BGP(world.bird, world.clock, world.config.node)
-        self.firewall = FirewallKeeper(world.clock)
         self.pace = Pace(world.clock)
+        self.firewall = FirewallKeeper(world.config.node, world.clock)
+        self.forwarding = Forwarding(world.clock, world.inbox.ring)
         self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
         self._next_audit = world.clock.monotonic() + world.config.resync_period_s
         self._stopped = False
         self._wait = select.poll()
         self._wait.register(world.inbox.fileno(), select.POLLIN)
         self._wait.register(world.monitor.fileno(), select.POLLIN)
+        if (rules := self.firewall.fileno()) is not None:
+            self._wait.register(rules, select.POLLIN)
         self._settled = False
         self.on_ready: Callable[[], None] = lambda: None
         self.status = Status()
@@ -91,14 +95,15 @@ class Loop:
         if blocked is None:
             # Deleting what we merely have not heard of yet would cut live pods off, so nothing
             # below runs before datastore and links are in sync.
+            if adopted:
+                self._guard()
             busy = not self.picture.decide(self._deadline(), self._world.clock.monotonic)
             busy = self._act(may_delete=not busy and adopted) or busy
             if not busy:
                 self._settled = self._settled or not self._world.hold.active()
                 self.bgp.settle(self.picture, self.applier, held=self._world.hold.active())
-                if not self._world.hold.active():
-                    self.firewall.settle(self.picture.mirror.snapshot())
-                self._announce()
+                if adopted:
+                    self._announce()
         self._tell(blocked, adopted=adopted)
         self.pace.end(changed=counters.writes + counters.deletes != changes, busy=busy)
         return busy
@@ -118,6 +123,7 @@ class Loop:
                 case Nudge():
                     pass
         picture.kernel.on_events(self._world.monitor.read())
+        self.firewall.look()
         if picture.look(self._world.endpoints.all()):
             # What failed may have failed for lack of what has just changed.
             self._world.failures.try_at_once()
@@ -141,11 +147,25 @@ class Loop:
             self._next_audit = now + self._world.config.resync_period_s
             self._audit.begin()
             self._world.registrar.look()
-            self.firewall.look()
+            self.forwarding.suspect()
         if self._audit.at_work:
             self._audit.step()
 
     # --- act ------------------------------------------------------------------------------------
+
+    def _guard(self) -> None:
+        """Close the doors, before tunnels open and before others hear that a node is let in."""
+        if not self._world.hold.active():
+            self.firewall.settle(
+                self.picture.mirror.snapshot(),
+                self.picture.take_moved_nodes(),
+                self._world.endpoints.all,
+            )
+        self.forwarding.look(
+            self.picture.way_out(),
+            changed=self.firewall.take_others(),
+            may_drop=self.firewall.drops_forwarded,
+        )
 
     def _act(self, *, may_delete: bool) -> bool:
         """Carry out what is pending, for at most a few milliseconds; whether more is left."""
@@ -194,6 +214,8 @@ class Loop:
             self._world.hold.remaining_s(),
             self.picture.next_wait_s(now),
             self.bgp.next_wait_s(),
+            self.firewall.next_wait_s(),
+            self.forwarding.next_wait_s(),
         )
         shortest = min(wait for wait in waits if wait is not None)
         # One millisecond more: a wait that ends too early would only be begun again.
@@ -215,7 +237,11 @@ class Loop:
             why_not.append("the kernel is being brought up to date")
         before = self.status
         why_not += self.bgp.reasons()
-        left_out = (*self.bgp.concerns(), *self.firewall.concerns())
+        left_out = (
+            *self.bgp.concerns(),
+            *self.firewall.concerns(),
+            *self.forwarding.concerns(),
+        )
         self.status = describe(self._world, self.picture, tuple(why_not), left_out)
         if self.status != before:
             report(before, self.status)

@@ -24,6 +24,7 @@ from podwire.model.codec import (
     decode_node,
     decode_pool,
 )
+from podwire.model.felix import decode_felix
 from podwire.model.snapshot import Snapshot, frozen
 
 if TYPE_CHECKING:
@@ -34,11 +35,19 @@ if TYPE_CHECKING:
     from podwire.model.bgp import BGPConfiguration, BGPPeer
     from podwire.model.bgpfilter import BGPFilter
     from podwire.model.block import Affinity, IPAMConfig
+    from podwire.model.felix import FelixSettings
     from podwire.model.node import ClusterInformation, Node
     from podwire.model.pool import IPPool
     from podwire.model.resource import Wire
 
-NEEDED = (keys.POOLS, keys.NODES, keys.CLUSTER, keys.AFFINITIES, keys.IPAM_CONFIG_KEY)
+NEEDED = (
+    keys.POOLS,
+    keys.NODES,
+    keys.CLUSTER,
+    keys.AFFINITIES,
+    keys.FELIX_CONFIGURATIONS,
+    keys.IPAM_CONFIG_KEY,
+)
 """Prefixes that must be listed before the copy counts as complete."""
 WHILE_BORROWING = keys.BLOCKS4
 """Foreign blocks are followed only while addresses may be borrowed from them."""
@@ -59,9 +68,10 @@ class Moved:
     pools: bool = False
     cluster: bool = False
     bgp: bool = False
+    felix: bool = False
 
     def __bool__(self) -> bool:
-        anything = self.blocks or self.nodes or self.borrowed
+        anything = self.blocks or self.nodes or self.borrowed or self.felix
         return bool(anything or self.pools or self.cluster or self.bgp)
 
 
@@ -79,6 +89,7 @@ class Mirror:
         self.bgp_configurations: dict[str, BGPConfiguration] = {}
         self.bgp_peers: dict[str, BGPPeer] = {}
         self.bgp_filters: dict[str, BGPFilter] = {}
+        self.felix: dict[str, FelixSettings] = {}
         self.cluster: ClusterInformation | None = None
         self.ipam: IPAMConfig | None = None
         self.unreadable: dict[str, str] = {}
@@ -132,6 +143,7 @@ class Mirror:
             bgp_configurations=frozen(self.bgp_configurations),
             bgp_peers=frozen(self.bgp_peers),
             bgp_filters=frozen(self.bgp_filters),
+            felix=frozen(self.felix),
             cluster=self.cluster,
             ipam=self.ipam,
         )
@@ -212,6 +224,9 @@ class Mirror:
             self._set_borrowed(block_cidr, borrowed_in(key, value))
         elif self._decode_bgp(key, value):
             self._moved.bgp = True
+        elif (name := keys.parse_felix_key(key)) is not None:
+            self.felix[name] = decode_felix(key, value)
+            self._moved.felix = True
         elif key == keys.IPAM_CONFIG_KEY:
             self.ipam = decode_ipam_config(key, value)
             self._moved.cluster = True
@@ -257,6 +272,9 @@ class Mirror:
             self._set_borrowed(block_cidr, {})
         elif self._drop_bgp(key):
             self._moved.bgp = True
+        elif (name := keys.parse_felix_key(key)) is not None:
+            self.felix.pop(name, None)
+            self._moved.felix = True
         elif key == keys.IPAM_CONFIG_KEY:
             self.ipam = None
             self._moved.cluster = True

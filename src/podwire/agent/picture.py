@@ -61,6 +61,7 @@ class Picture:
         self._lost = False
         self._news = True
         self._bgp_news = True
+        self._moved_nodes: set[str] = set()
         self.standing_in = False
         """Whether our routes stand in for BIRD's for a while; the loop's BGP part says so."""
 
@@ -72,6 +73,7 @@ class Picture:
         self._lost |= seen.lost
         changed = self._look_at_endpoints(local) | self._endpoints_on(seen.links)
         own = self._config.node in moved.nodes
+        self._moved_nodes |= moved.nodes
         # Ours to repair: the address may have moved, a pool may want a tunnel address, an ADD may
         # have taken the block's last quarter.
         self._news |= moved.pools or own or seen.addresses or seen.default_route or bool(changed)
@@ -84,7 +86,8 @@ class Picture:
             self._look_at_pools()
         here = self._find_here()
         # The first time is when all of it is known at last, whichever part came latest.
-        if here != self.here or moved.pools or self.incremental is None:
+        anew = moved.pools or moved.felix
+        if here != self.here or anew or self.incremental is None:
             self.here = here
             self._look_at_everything()
         if self.incremental is not None:
@@ -107,6 +110,11 @@ class Picture:
         """Whether something moved that BIRD may have to be told."""
         news, self._bgp_news = self._bgp_news, False
         return news
+
+    def take_moved_nodes(self) -> set[str]:
+        """Names of the nodes that came, changed or went since the last call."""
+        moved, self._moved_nodes = self._moved_nodes, set()
+        return moved
 
     def _is_own(self, blocks: set[IPNetwork]) -> bool:
         """Whether a claim of this node's is among them, or was."""
@@ -266,6 +274,14 @@ class Picture:
         if self.here is None:
             return ()
         return tunnels(self.here, tuple(self.mirror.pools.values()))
+
+    def way_out(self) -> str:
+        """Name of a device that leads to other nodes' pods."""
+        tunnels = self.tunnels()
+        if tunnels:
+            return tunnels[0].name
+        link = None if self.here is None else self.kernel.by_index.get(self.here.underlay.device)
+        return "" if link is None else link.name
 
     def decide(self, deadline: float, monotonic: Callable[[], float]) -> bool:
         """Work changes into desired state until the deadline; whether all are worked in."""

@@ -63,6 +63,8 @@ class Veth:
     mtu: int
     alias: str
     addresses: tuple[IPInterface, ...]
+    spoofs: bool = False
+    """The pod may send from other addresses, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +215,7 @@ def build(veth: Veth, pod: Pod, host: Session, undo: ExitStack, clock: Clock) ->
 
 def furnish_host(host: Session, veth: Veth, index: int) -> None:
     """Sysctls before the link is up, so that no packet ever sees the kernel's defaults."""
-    for name, value in sysctls.of_workload(veth.host, veth.addresses).items():
+    for name, value in sysctls.of_workload(veth.host, veth.addresses, spoofs=veth.spoofs).items():
         with suppress(NotThere):  # a kernel without IPv6
             sysctl.write(name, value)
     addresses = [address.ip for address in veth.addresses]

@@ -38,6 +38,10 @@ class CNIWorld:
     """A block is no longer ours: if it becomes ours again, it is news to the others."""
     boot: str = ""
     """The number of this boot of the machine."""
+    admit: Callable[[WorkloadEndpoint], None] = lambda _: None
+    """Tell the rules against spoofing whose addresses these are, before the pod can send."""
+    may_spoof: Callable[[], bool] = lambda: False
+    """Whether pods may send from prefixes that are allowed to them besides their addresses."""
     held: Callable[[], bool]
     """Whether somebody has stopped all writes of this agent."""
     owed: dict[AttachmentKey, str] = field(default_factory=dict)

@@ -102,6 +102,7 @@ def render(answer: dict[str, Any]) -> str:
     ]
     lines += bird_lines(answer.get("bird"))
     lines += leak_lines(answer["leaks"])
+    lines.append(firewall_line(answer["firewall"]))
     lines += [f"not ready: {reason}" for reason in answer["reasons"]]
     lines += [f"concern: {concern}" for concern in answer["concerns"]]
     return "\n".join(lines)
@@ -130,6 +131,24 @@ def leak_lines(leaks: dict[str, Any]) -> list[str]:
         objection = f"; its agent still has {lost['pods']} pods" if lost["pods"] else ""
         lines.append(f"deleted node {node} left blocks, for {lost['for']:.0f} s{objection}")
     return lines
+
+
+WORDS = {
+    "natOutgoing": "NAT to the world",
+    "spoofedSource": "spoofed source",
+    "spoofedARP": "spoofed ARP",
+    "podIntoTunnel": "pod into tunnel",
+    "strangerIntoIPIP": "stranger into IPIP",
+    "strangerIntoVXLAN": "stranger into VXLAN",
+}
+
+
+def firewall_line(firewall: dict[str, Any]) -> str:
+    """What the rules counted, in packets; NAT only a connection's first."""
+    counted = firewall["counters"]
+    return "firewall: " + ", ".join(
+        f"{words} {counted[name]['packets']}" for name, words in WORDS.items()
+    )
 
 
 def remaining(answer: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from podwire.desired.entries import Entry, Key, RouteClass, Sysctl, Want, key_of
 from podwire.desired.sysctls import OF_NODE, of_tunnel
 from podwire.desired.tunnel import tunnels
 from podwire.model.addressing import POD_GATEWAY, host_network, parse_interface
+from podwire.model.felix import settings_for
 from podwire.model.link import IPIP_DEVICE, VXLAN_DEVICE, Address
 from podwire.model.route import SCOPE_LINK, NextHop, Route, RouteKey
 
@@ -101,7 +102,9 @@ def of_source(source: Source, inputs: Inputs, pools: Collection[IPPool]) -> tupl
             link = None if endpoint is None else inputs.links.get(endpoint.interface)
             if endpoint is None or link is None:
                 return ()
-            return workloads.of_endpoint(endpoint, link.index)
+            felix = settings_for(here.node.name, snapshot.felix)
+            may = bool(felix.source_spoofing)
+            return workloads.of_endpoint(endpoint, link.index, may_spoof=may)
         case NodeSource(name):
             node = snapshot.nodes.get(name)
             return () if node is None else overlay.of_node(node, here, snapshot.affinities, pools)

@@ -34,14 +34,20 @@ _OF_WORKLOAD6 = {
 }
 
 
-def of_workload(interface: str, addresses: Iterable[IPAddress]) -> Mapping[str, str]:
+def of_workload(
+    interface: str, addresses: Iterable[IPAddress], *, spoofs: bool = False
+) -> Mapping[str, str]:
     """Switches of the host side of a pod with these addresses; without IPv6 half of them lack.
+
+    `spoofs`: it may send from other addresses, too; which, only our rules can say.
 
     IPv6 is forwarded only for a pod that has it: a device that does also answers for the subnet's
     anycast address, and that one more reference makes the kernel wait about 15 ms longer, for
     another RCU barrier, when the device is deleted (netdev_wait_allrefs_any in net/core/dev.c).
     """
     switches = {f"net/ipv4/{name}": value for name, value in _OF_WORKLOAD4.items()}
+    if spoofs:
+        switches["net/ipv4/conf/{}/rp_filter"] = "0"
     switches |= {f"net/ipv6/{name}": value for name, value in _OF_WORKLOAD6.items()}
     if any(address.version == 6 for address in addresses):
         switches["net/ipv6/conf/{}/forwarding"] = "1"

@@ -29,7 +29,9 @@ def neighbour(address: IPAddress, device: int, mac: str) -> Neighbour:
     return Neighbour(device=device, address=address, mac=mac)
 
 
-def of_endpoint(endpoint: WorkloadEndpoint, device: int) -> tuple[Want, ...]:
+def of_endpoint(
+    endpoint: WorkloadEndpoint, device: int, *, may_spoof: bool = False
+) -> tuple[Want, ...]:
     """Everything the host side of one pod interface needs, once its veth has index `device`."""
     entries = [
         entry
@@ -40,6 +42,7 @@ def of_endpoint(endpoint: WorkloadEndpoint, device: int) -> tuple[Want, ...]:
             neighbour(interface.ip, device, endpoint.mac.lower()),
         )
     ]
-    wanted = of_workload(endpoint.interface, endpoint.addresses)
+    spoofs = may_spoof and bool(endpoint.allowed_source_prefixes)
+    wanted = of_workload(endpoint.interface, endpoint.addresses, spoofs=spoofs)
     switches = (Sysctl(name=name, value=value) for name, value in wanted.items())
     return tuple(Want(entry, RouteClass.LOCAL_WORKLOAD) for entry in (*entries, *switches))

@@ -60,10 +60,8 @@ def _collect_here(ref: NamespaceRef, others: Mapping[int, int] | None) -> Kernel
     with Session.open() as session:
         links = _read(lambda: tuple(session.links().values()))
         names = [] if isinstance(links, Missing) else [link.name for link in links.value]
-        nft, legacy = _as_section(read_nft), _as_section(read_legacy)
-        compatible = _as_section(lambda: read_compatible(nft))
-        return KernelState(
-            namespace=ref,
+        return replace(
+            collect_rules(ref),
             links=links,
             addresses=_read(session.addresses),
             routes=_read(lambda: _routes(session)),
@@ -73,13 +71,22 @@ def _collect_here(ref: NamespaceRef, others: Mapping[int, int] | None) -> Kernel
             netns_ids=_read(lambda: _namespace_ids(session, links, others)),
             sysctls=_read(lambda: read_sysctls(names)),
             sockets=_read(read_sockets),
-            nft=nft,
-            iptables_legacy=legacy,
-            iptables_nft=compatible,
-            ipsets=_as_section(lambda: read_ipsets(legacy, compatible)),
             conntrack=_read(read_connections),
             qdiscs=_read(read_classifiers),
         )
+
+
+def collect_rules(ref: NamespaceRef) -> KernelState:
+    """Read the rules of the calling thread's namespace, and nothing else."""
+    nft, legacy = _as_section(read_nft), _as_section(read_legacy)
+    compatible = _as_section(lambda: read_compatible(nft))
+    return KernelState(
+        namespace=ref,
+        nft=nft,
+        iptables_legacy=legacy,
+        iptables_nft=compatible,
+        ipsets=_as_section(lambda: read_ipsets(legacy, compatible)),
+    )
 
 
 def _routes(session: Session) -> tuple[Route, ...]:

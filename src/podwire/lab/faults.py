@@ -44,6 +44,7 @@ RECIPES: dict[str, Recipe] = {
     "fdb-wrong-node": faults_tunnel.fdb_wrong_node,
     "vni-differs": faults_tunnel.vni_differs,
     "host-firewall-drops-tunnel": faults_tunnel.host_firewall_drops_tunnel,
+    "node-shut-out": faults_tunnel.node_shut_out,
     "wire-drops-tunnel": faults_tunnel.wire_drops_tunnel,
     "next-hop-dead": faults_tunnel.next_hop_dead,
     "tunnel-mtu-too-large": faults_tunnel.tunnel_mtu_too_large,

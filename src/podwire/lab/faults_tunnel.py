@@ -19,6 +19,7 @@ from podwire.lab.fault_operations import (
     words,
 )
 from podwire.lab.topology import UNDERLAY
+from podwire.model.nftelement import TABLE
 from podwire.model.pool import Encapsulation
 
 if TYPE_CHECKING:
@@ -125,6 +126,16 @@ def host_firewall_drops_tunnel(facts: Facts) -> Iterator[Operation]:
     chain = "input { type filter hook input priority filter; }"
     rule = f"input {_tunnel_packets(facts)}"
     return add_firewall(facts.destination.node, "host-firewall", chain, rule)
+
+
+def node_shut_out(facts: Facts) -> Iterator[Operation]:
+    """The destination's node takes the source's node for a stranger."""
+    element = f"element ip {TABLE} nodes {{ {facts.addresses[facts.source.node].ip} }}"
+    yield Operation(
+        place=facts.destination.node,
+        do=words(f"nft delete {element}"),
+        undo=(words(f"nft add {element}"),),
+    )
 
 
 def wire_drops_tunnel(facts: Facts) -> Iterator[Operation]:

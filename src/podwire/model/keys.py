@@ -22,6 +22,7 @@ CLUSTER = f"{RESOURCES}clusterinformations/"
 BGP_CONFIGURATIONS = f"{RESOURCES}bgpconfigurations/"
 BGP_PEERS = f"{RESOURCES}bgppeers/"
 BGP_FILTERS = f"{RESOURCES}bgpfilters/"
+FELIX_CONFIGURATIONS = f"{RESOURCES}felixconfigurations/"
 
 IPAM = "/calico/ipam/v2/"
 BLOCKS = f"{IPAM}assignment/"
@@ -201,6 +202,11 @@ def parse_bgp_peer_key(key: str) -> str | None:
 def parse_bgp_filter_key(key: str) -> str | None:
     """Name of the BGPFilter, or None."""
     return _only_name(key, BGP_FILTERS)
+
+
+def parse_felix_key(key: str) -> str | None:
+    """Name of the FelixConfiguration, or None: `default`, or `node.<name>` for one node."""
+    return _only_name(key, FELIX_CONFIGURATIONS)
 
 
 def parse_block_key(key: str) -> IPNetwork | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from podwire.model.bgp import BGPConfiguration, BGPPeer
     from podwire.model.bgpfilter import BGPFilter
     from podwire.model.block import Affinity, IPAMConfig
+    from podwire.model.felix import FelixSettings
     from podwire.model.node import ClusterInformation, Node
     from podwire.model.pool import IPPool
 
@@ -47,5 +48,6 @@ class Snapshot:
     """These three are read only where BIRD writes routes; by name."""
     bgp_peers: Mapping[str, BGPPeer] = field(default_factory=_empty)
     bgp_filters: Mapping[str, BGPFilter] = field(default_factory=_empty)
+    felix: Mapping[str, FelixSettings] = field(default_factory=_empty)
     cluster: ClusterInformation | None = None
     ipam: IPAMConfig | None = None

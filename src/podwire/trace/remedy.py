@@ -398,6 +398,20 @@ def _value(section: Section[T]) -> T:
     return section.value
 
 
+def _add_element(states: States, inode: int, words: list[str]) -> None:
+    """`nft add element ip podwire nodes '{ 10.0.0.1 }'`."""
+    place, element = tuple(words[3:6]), words[6].strip("{} ")
+
+    def changed(entry: Mapping[str, object]) -> Mapping[str, object]:
+        held = entry.get("set")
+        if not isinstance(held, dict) or place != (held["family"], held["table"], held["name"]):
+            return entry
+        return {"set": {**held, "elem": [*held.get("elem", []), element]}}
+
+    entries = _value(states[inode].nft)
+    states[inode] = replace(states[inode], nft=Read(tuple(map(changed, entries))))
+
+
 VERBS: dict[str, Verb] = {
     "sysctl": _sysctl,
     "ip route add": _route,
@@ -415,5 +429,6 @@ VERBS: dict[str, Verb] = {
     "iptables-legacy": _legacy,
     "nft delete rule": _delete_rule,
     "nft add chain": _chain_policy,
+    "nft add element": _add_element,
 }
 """By the first words."""

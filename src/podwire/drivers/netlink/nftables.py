@@ -15,7 +15,7 @@ from podwire.drivers.netlink import wire
 from podwire.drivers.netlink.wire import attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 NETLINK_NETFILTER = 12
 TRACE_GROUP = 9
@@ -27,7 +27,8 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10
 HEAD = Struct("!BBH")
 """nfgenmsg: family, version, resource."""
-_NESTED = 0x8000
+NESTED = 0x8000
+"""NLA_F_NESTED."""
 _BE32 = Struct("!I")
 
 PREROUTING, OUTPUT = 0, 3
@@ -95,15 +96,16 @@ def owned_table(name: str, matches: Iterable[Match]) -> bytes:
             (_NEWRULE, wire.F_CREATE | wire.F_APPEND, _rule(name, chain, match))
             for match in matches
         ]
-    return _batch(messages)
-
-
-def _batch(messages: list[tuple[int, int, bytes]]) -> bytes:
-    parts = [_message(_BATCH_BEGIN, 0, 0, HEAD.pack(0, 0, _SUBSYSTEM))]
     family = HEAD.pack(wire.AF_INET, 0, 0)
+    return batch([(kind, flags, family + body) for kind, flags, body in messages])
+
+
+def batch(messages: Sequence[tuple[int, int, bytes]]) -> bytes:
+    """Numbers, flags and bodies as one batch, whose last message alone is acknowledged."""
+    parts = [_message(_BATCH_BEGIN, 0, 0, HEAD.pack(0, 0, _SUBSYSTEM))]
     for number, (kind, flags, body) in enumerate(messages, start=1):
         last = wire.F_ACK if number == len(messages) else 0
-        parts.append(_message(kind, flags | last, number, family + body))
+        parts.append(_message(kind, flags | last, number, body))
     parts.append(_message(_BATCH_END, 0, len(messages) + 1, HEAD.pack(0, 0, _SUBSYSTEM)))
     return b"".join(parts)
 
@@ -119,7 +121,7 @@ def _base_chain(table: str, name: str, hook: int) -> bytes:
     return (
         wire.text(1, table)
         + wire.text(3, name)
-        + attribute(4 | _NESTED, place)
+        + attribute(4 | NESTED, place)
         + attribute(5, _BE32.pack(_ACCEPT))
         + wire.text(7, "filter")
     )
@@ -130,12 +132,12 @@ def _rule(table: str, chain: str, match: Match) -> bytes:
     for offset, value in match.fields:
         steps += [_load(offset, len(value)), _compare(value)]
     steps += [_immediate(b"\x01"), _meta(3, _NFTRACE), _accept()]
-    body = b"".join(attribute(1 | _NESTED, step) for step in steps)
-    return wire.text(1, table) + wire.text(2, chain) + attribute(4 | _NESTED, body)
+    body = b"".join(attribute(1 | NESTED, step) for step in steps)
+    return wire.text(1, table) + wire.text(2, chain) + attribute(4 | NESTED, body)
 
 
 def _expression(name: str, body: bytes) -> bytes:
-    return wire.text(1, name) + attribute(2 | _NESTED, body)
+    return wire.text(1, name) + attribute(2 | NESTED, body)
 
 
 def _numbers(*values: int) -> bytes:
@@ -154,18 +156,18 @@ def _load(offset: int, size: int) -> bytes:
 
 
 def _compare(value: bytes) -> bytes:
-    data = attribute(3 | _NESTED, attribute(1, value))
+    data = attribute(3 | NESTED, attribute(1, value))
     return _expression("cmp", _numbers(_REGISTER, 0) + data)
 
 
 def _immediate(value: bytes) -> bytes:
-    data = attribute(2 | _NESTED, attribute(1, value))
+    data = attribute(2 | NESTED, attribute(1, value))
     return _expression("immediate", _numbers(_REGISTER) + data)
 
 
 def _accept() -> bytes:
-    verdict = attribute(2 | _NESTED, attribute(1, _BE32.pack(_ACCEPT)))
-    return _expression("immediate", _numbers(_VERDICT_REGISTER) + attribute(2 | _NESTED, verdict))
+    verdict = attribute(2 | NESTED, attribute(1, _BE32.pack(_ACCEPT)))
+    return _expression("immediate", _numbers(_VERDICT_REGISTER) + attribute(2 | NESTED, verdict))
 
 
 def decode_trace(data: bytes, start: int, end: int) -> Traced:

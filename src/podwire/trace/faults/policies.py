@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podwire.trace import intent, tracking
-from podwire.trace.faults import mending
+from podwire.trace.faults import doors, mending
+from podwire.trace.faults.doors import SHOWN
 from podwire.trace.schema import Evidence
 
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from podwire.trace.schema import Fault
 
 
-SHOWN = ("table", "chain", "handle", "family", "line", "hook", "policy")
-"""Facts that one line of evidence says together."""
-
-
 def rule(case: Case) -> Fault:
     """A firewall rule, or the policy of a chain."""
+    ours = doors.named(case)
+    if ours is not None:
+        return ours
     fix = mending.let_pass(case)
     packet = case.path.hops[-1].packet
     what = "the tunnel's packet" if packet.inner is not None else "it"
@@ -60,6 +60,9 @@ def _named(case: Case) -> tuple[str, tuple[Evidence, ...]]:
 
 def question(case: Case) -> Fault:
     """A rule that takes ARP, or neighbour discovery, away."""
+    ours = doors.named(case)
+    if ours is not None:
+        return ours
     _, evidence = _named(case)
     fix, sentence = mending.let_pass(case), f"dropped: {case.cause.text}"
     return case.without(*SHOWN).fault("arp.denied", None, sentence, fix=fix, evidence=evidence)
