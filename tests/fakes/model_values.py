@@ -106,6 +106,7 @@ NODES = st.builds(
     ipip_tunnel=st.none() | ADDRESSES,
     vxlan_tunnel=st.none() | ADDRESSES,
     vxlan_mac=st.none() | st.just("66:b3:68:28:39:8e"),
+    underlay_mtu=st.none() | st.integers(576, 65535),
     as_number=st.none() | st.integers(1, 2**32 - 1),
     route_reflector_cluster_id=st.none() | st.just("1.0.0.1"),
 )

@@ -239,14 +239,15 @@ class PodOnNode:
     name: str
     address: str = ""
 
-    def call(self, command: str, version: str = "1.0.0") -> dict[str, Any]:
-        """Run the plugin on the node; its answer, with `exit`."""
+    def call(self, command: str, version: str = "1.0.0", **fields: Any) -> dict[str, Any]:
+        """Run the plugin on the node; its answer, with `exit`. `fields`: more of the network."""
         config = {
             "cniVersion": version,
             "name": "pods",
             "type": "podwire",
             "agentSocket": self.node.socket,
             "spoolDir": str(self.node.folder / f"{self.node.netns}.spool"),
+            **fields,
         }
         environment = {
             "PATH": os.environ["PATH"],

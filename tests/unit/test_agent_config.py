@@ -22,6 +22,7 @@ from podwire.model.config import (
     HealthAddress,
     parse_health_address,
 )
+from podwire.model.detection import Detection, Method
 
 
 def write(folder: Path, text: str) -> Path:
@@ -136,6 +137,16 @@ def test_a_command_line_names_a_file_or_urls() -> None:
     )
 
 
+def test_how_the_node_finds_its_address_and_mtu(tmp_path: Path) -> None:
+    text = "addressDetection: interface=eth.*,bond.*\nmtu: 1400\nmtuFollow: true\n"
+    assert load_agent_config(write(tmp_path, text), "n") == AgentConfig(
+        node="n",
+        detection=Detection(method=Method.INTERFACE, patterns=("eth.*", "bond.*")),
+        mtu=1400,
+        follow_mtu=True,
+    )
+
+
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load_agent_config(write(tmp_path, "# nothing\n"), "n") == AgentConfig(node="n")
 
@@ -168,6 +179,13 @@ def test_the_search_for_leaks_can_be_turned_off(tmp_path: Path) -> None:
         ("datastore: {type: etcd, username: a}\n", 1, "needs passwordFile"),
         ("datastore: sqlite\n", 1, "a mapping"),
         ("address: 10.0.0.1/24\ninterface: eth0\n", 2, "both"),
+        ("addressDetection: first-found\ninterface: eth0\n", 1, "interface are both"),
+        ("interface: eth0\naddressDetection: first-found\n", 2, "interface are both"),
+        ("addressDetection: first\n", 1, "did you mean first-found"),
+        ("addressDetection: kubernetes-internal-ip\n", 1, "Kubernetes API"),
+        ("mtu: 100\n", 1, "576 to 65535"),
+        ("mtu: auto\n", 1, "leave the key out"),
+        ("mtuFollow: perhaps\n", 1, "true or false"),
         ("a: [\n", 2, "is not YAML"),
         ("- a\n", 1, "a mapping"),
     ],

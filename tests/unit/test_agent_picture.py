@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
@@ -209,8 +210,59 @@ def test_the_address_is_that_of_the_default_route() -> None:
     picture = Picture(AgentConfig(node="a"))
     for value in (ENS32, ADDRESS):
         picture.kernel.on_events([Event(kind="link", value=value)])
-    assert picture.own_address() is None
+    assert picture.place.own_address() is None
     picture.kernel.saw(PRESENT[2])
-    assert str(picture.own_address()) == "10.0.0.1/24"
+    assert str(picture.place.own_address()) == "10.0.0.1/24"
     given_one = Picture(AgentConfig(node="a", address=ip_interface("10.9.9.9/16")))
-    assert str(given_one.own_address()) == "10.9.9.9/16"
+    assert str(given_one.place.own_address()) == "10.9.9.9/16"
+
+
+OTHER = Address(device=2, interface=ip_interface("10.7.0.9/24"))
+
+
+def test_an_address_that_is_away_for_a_moment_moves_nobody() -> None:
+    picture = filled()
+    place = picture.place
+    picture.kernel.on_events([Event(kind="address", value=OTHER)])
+    assert str(place.settled_address(0.0)) == "10.0.0.1/24"
+    assert place.next_wait_s(0.0) is None
+    picture.kernel.on_events([Event(kind="address", deleted=True, value=ADDRESS)])
+    assert str(place.settled_address(1.0)) == "10.0.0.1/24"
+    assert place.next_wait_s(1.0) is not None
+    assert not place.is_due(1.09)
+    picture.kernel.on_events([Event(kind="address", value=ADDRESS)])
+    assert str(place.settled_address(1.09)) == "10.0.0.1/24"
+    assert place.next_wait_s(1.1) is None
+
+
+def test_an_address_that_stays_away_gives_way_once() -> None:
+    picture = filled()
+    place = picture.place
+    picture.kernel.on_events([Event(kind="address", deleted=True, value=ADDRESS)])
+    assert str(place.settled_address(1.0)) == "10.0.0.1/24"
+    picture.kernel.on_events([Event(kind="address", value=OTHER)])
+    assert place.is_due(1.2)
+    assert str(place.settled_address(1.2)) == "10.7.0.9/24"
+    assert not place.is_due(1.3)
+    assert str(place.settled_address(1.3)) == "10.7.0.9/24"
+
+
+ENS33 = Link(index=3, name="ens33", mtu=1500, up=True, carrier=True)
+
+
+def test_a_route_over_two_wires_outlives_one_of_them() -> None:
+    picture = filled()
+    picture.kernel.on_events([Event(kind="link", value=ENS33)])
+    key = RouteKey(destination=ip_network("10.9.9.2/32"))
+    hops = (NextHop(device=2), NextHop(device=3))
+    picture.kernel.saw(Route(key=key, hops=hops, protocol=PROTOCOL_STATIC))
+    routes = picture.kernel.trackers[Table.ROUTES].actual
+    picture.kernel.on_events([Event(kind="link", value=replace(ENS33, up=False))])
+    assert key in routes
+    picture.kernel.on_events([Event(kind="link", value=replace(ENS32, up=False))])
+    assert key not in routes
+    picture.kernel.on_events([Event(kind="link", value=ENS32), Event(kind="link", value=ENS33)])
+    picture.kernel.saw(Route(key=key, hops=hops, protocol=PROTOCOL_STATIC))
+    # A device that is taken away takes the whole route with it.
+    picture.kernel.on_events([Event(kind="link", deleted=True, value=ENS33)])
+    assert key not in routes

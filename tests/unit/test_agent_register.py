@@ -174,3 +174,67 @@ def test_without_a_pool_the_node_is_registered_all_the_same() -> None:
     store = cluster()
     assert registrar(store).turn()
     assert store.list(keys.AFFINITIES).entries == ()
+
+
+def test_a_node_says_what_its_underlay_carries_and_only_what_is_new() -> None:
+    store = cluster(pool())
+    running = registrar(store)
+    running.look(mtu=9000)
+    assert running.turn()
+    assert node(store).underlay_mtu == 9000
+    written = running.writes
+    running.look(ip_interface("10.0.0.1/24"), 9000)
+    assert running.turn()
+    assert running.writes == written
+    running.look(mtu=1400)
+    assert running.turn()
+    assert node(store).underlay_mtu == 1400
+    assert running.writes == written + 1
+    # What cannot be found out now stays as it was.
+    again = registrar(store)
+    assert again.turn()
+    assert again.writes == 0
+    assert node(store).underlay_mtu == 1400
+
+
+def test_a_node_moves_to_a_free_address_and_to_no_other() -> None:
+    store = cluster(pool())
+    registrar(store, "b", "10.0.0.2/24").turn()
+    running = registrar(store)
+    running.turn()
+    running.look(ip_interface("10.0.0.2/24"))
+    assert not running.turn()
+    assert "Node b already has the address 10.0.0.2" in str(running.problems["node"])
+    assert str(node(store).address) == "10.0.0.1/24"
+    running.look(ip_interface("10.0.0.3/16"))
+    assert running.turn()
+    assert str(node(store).address) == "10.0.0.3/16"
+
+
+class Racing(SingleObjectStore):
+    """Between the look at the other nodes and the write, another node takes the address."""
+
+    rival: dict[str, Any] | None = None
+
+    def update(self, key: str, value: Any, revision: str) -> Any:
+        written = super().update(key, value, revision)
+        if self.rival is not None and key == keys.node_key("a"):
+            rival, self.rival = self.rival, None
+            self.create(keys.node_key("b"), rival)
+        return written
+
+
+def test_two_nodes_that_take_one_address_at_once_do_not_both_keep_it() -> None:
+    store = Racing()
+    ensure_cluster(store)
+    running = registrar(store)
+    running.turn()
+    metadata = Metadata(name="b")
+    rival = type(node(store))(metadata=metadata, address=ip_interface("10.0.0.9/24"))
+    store.rival = dict(encode(rival))
+    running.look(ip_interface("10.0.0.9/24"))
+    assert not running.turn()
+    assert str(node(store).address) == "10.0.0.1/24"
+    store.delete(keys.node_key("b"))
+    assert running.turn()
+    assert str(node(store).address) == "10.0.0.9/24"

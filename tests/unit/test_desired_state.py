@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podwire.desired.entries import Entry, Table
 from podwire.desired.here import Here, Underlay, find_underlay
 from podwire.desired.incremental import Incremental, Inputs
-from podwire.desired.mtu import pod_mtu
+from podwire.desired.mtu import narrowest, pod_mtu
 from podwire.desired.state import DesiredState, compute
 from podwire.desired.tunnel import LinkStep, decide_link, vxlan
 from podwire.model.addressing import POD_GATEWAY, IPAddress, IPNetwork, host_network
@@ -183,6 +183,88 @@ def test_without_a_default_route_proxy_arp_gets_one_for_its_gateway() -> None:
     assert without == with_it | {str(host_network(POD_GATEWAY)): "dev 2 scope link"}
 
 
+ON_LO = Underlay(device=1, name="lo", mtu=1500, routed=True)
+WAYS = {
+    ip_address("10.0.0.2"): (
+        NextHop(device=2, gateway=ip_address("10.1.0.2")),
+        NextHop(device=3, gateway=ip_address("10.2.0.2")),
+    ),
+    ip_address("10.0.1.3"): (NextHop(device=3, gateway=ip_address("10.2.0.9")),),
+}
+
+
+@pytest.mark.parametrize(
+    ("pools", "remote"),
+    [
+        pytest.param(
+            pool(),
+            {
+                "192.168.10.0/26": "via 10.1.0.2 dev 2 via 10.2.0.2 dev 3",
+                "192.168.20.0/26": "via 10.2.0.9 dev 3",
+                "192.168.20.9/32": "via 10.1.0.2 dev 2 via 10.2.0.2 dev 3",
+            },
+            id="none",
+        ),
+        pytest.param(
+            pool(ipip=Mode.CROSS_SUBNET),
+            {
+                "192.168.10.0/26": "via 10.0.0.2 dev 5 onlink",
+                "192.168.20.0/26": "via 10.0.1.3 dev 5 onlink",
+                "192.168.20.9/32": "via 10.0.0.2 dev 5 onlink",
+            },
+            id="ipip-crosssubnet",
+        ),
+    ],
+)
+def test_an_address_on_no_wire_leads_by_the_kernels_own_ways(
+    pools: IPPool, remote: dict[str, str]
+) -> None:
+    start = inputs(pools, ipip=TUNL0, vxlan=VXLAN)
+    single = replace(NODES["node-1"], address=ip_interface("10.0.0.1/32"))
+    here = replace(start.here, node=single, underlay=ON_LO, ways=WAYS)
+    assert routes(compute(replace(start, here=here))) == LOCAL | remote
+    settings = vxlan(here).vxlan
+    assert settings is not None
+    assert settings.parent is None
+
+
+def test_a_node_without_a_way_asks_for_no_route() -> None:
+    start = inputs(pool())
+    here = replace(start.here, underlay=ON_LO)
+    assert routes(compute(replace(start, here=here))) == LOCAL
+
+
+def test_the_narrowest_node_decides_on_tunnels_and_new_pods() -> None:
+    start = inputs(pool(ipip=Mode.ALWAYS), ipip=TUNL0)
+    state = compute(replace(start, here=replace(start.here, others_mtu=1400)))
+    assert state.pod_mtu == 1380
+    assert [tunnel.mtu for tunnel in state.tunnels] == [1380]
+    wide = compute(replace(start, here=replace(start.here, others_mtu=9000)))
+    assert wide.pod_mtu == 1480
+
+
+def test_a_route_without_a_tunnel_knows_a_narrower_node() -> None:
+    start = inputs(pool())
+    nodes = {**NODES, "node-2": replace(NODES["node-2"], underlay_mtu=1400)}
+    state = compute(replace(start, snapshot=replace(start.snapshot, nodes=nodes)))
+    found = {str(r.key.destination): r.mtu for r in state.entries[Table.ROUTES].values()}  # type: ignore[union-attr]
+    assert found["192.168.10.0/26"] == found["192.168.20.9/32"] == 1400
+    assert found["192.168.221.65/32"] is None
+
+
+@given(st.lists(st.none() | st.integers(576, 9000), max_size=6))
+def test_the_narrowest_is_among_those_that_say_something(said: list[int | None]) -> None:
+    nodes = [
+        replace(NODES["node-1"], metadata=Metadata(name=f"n{number}"), underlay_mtu=mtu)
+        for number, mtu in enumerate(said)
+    ]
+    mtu, name = narrowest(nodes)
+    known = [each for each in said if each is not None]
+    assert mtu == min(known, default=65535)
+    assert (name is None) == (not known)
+    assert name is None or said[int(name[1:])] == mtu
+
+
 def test_a_deleted_node_takes_its_routes_along() -> None:
     start = inputs(pool(ipip=Mode.ALWAYS), ipip=TUNL0)
     rest = {name: there for name, there in NODES.items() if name != "node-2"}
@@ -247,6 +329,14 @@ def test_a_vxlan_device_with_a_fixed_setting_wrong_is_made_anew() -> None:
     assert decide_link(wanted, replace(right, mac="66:00:00:00:00:00")) is LinkStep.RECREATE
     other = replace(wanted.vxlan, vni=1)
     assert decide_link(wanted, replace(right, vxlan=other)) is LinkStep.RECREATE
+    moved = replace(wanted.vxlan, local=ip_address("10.0.0.77"), parent=9)
+    assert decide_link(wanted, replace(right, vxlan=moved)) is LinkStep.MOVE
+    assert decide_link(wanted, replace(right, vxlan=replace(moved, vni=1))) is LinkStep.RECREATE
+    moved_and_named = replace(right, vxlan=moved, mac="66:00:00:00:00:00")
+    assert decide_link(wanted, moved_and_named) is LinkStep.RECREATE
+    # The kernel would keep the parent, if it were told of none.
+    free = replace(wanted, vxlan=replace(wanted.vxlan, parent=None))
+    assert decide_link(free, right) is LinkStep.RECREATE
     assert decide_link(None, right) is LinkStep.DELETE
     assert decide_link(None, None) is LinkStep.NOTHING
 
@@ -260,7 +350,7 @@ changes = st.lists(
     st.one_of(
         st.tuples(st.just("claim"), blocks, names, st.sampled_from(list(AffinityState))),
         st.tuples(st.just("unclaim"), blocks),
-        st.tuples(st.just("node"), names, tunnels),
+        st.tuples(st.just("node"), names, tunnels, st.sampled_from([None, 1400, 1500])),
         st.tuples(st.just("no node"), st.sampled_from(["node-2", "node-3"])),
         st.tuples(st.just("pool"), st.sampled_from(list(Mode)), st.booleans()),
         st.tuples(st.just("borrow"), st.sampled_from([4, 5]), names | st.none()),
@@ -301,8 +391,13 @@ class Cluster:
             case ("unclaim", block):
                 self.affinities.pop(block, None)  # type: ignore[call-overload]
                 self.incremental.on_block(block)  # type: ignore[arg-type]
-            case ("node", str(name), tunnel):
-                self.nodes[name] = replace(NODES[name], vxlan_tunnel=tunnel, ipip_tunnel=tunnel)  # type: ignore[arg-type]
+            case ("node", str(name), tunnel, mtu):
+                self.nodes[name] = replace(
+                    NODES[name],
+                    vxlan_tunnel=tunnel,  # type: ignore[arg-type]
+                    ipip_tunnel=tunnel,  # type: ignore[arg-type]
+                    underlay_mtu=mtu,  # type: ignore[arg-type]
+                )
                 self.incremental.on_node(name)
             case ("no node", str(name)):
                 self.nodes.pop(name, None)
@@ -359,7 +454,7 @@ def test_changes_that_pile_up_lead_there_as_well(steps: list[tuple[object, ...]]
 def test_the_stronger_class_wins_and_the_other_returns() -> None:
     cluster = Cluster()
     key = RouteKey(destination=host_network(ip_address("192.168.20.4")))
-    cluster.change(("node", "node-2", ip_address("192.168.10.3")))
+    cluster.change(("node", "node-2", ip_address("192.168.10.3"), None))
     cluster.change(("borrow", 4, "node-2"))
     cluster.work()
     remote = cluster.told[key]

@@ -185,11 +185,12 @@ def test_every_value_survives_the_datastore(value: Stored) -> None:
     wire = json.loads(json.dumps(codec.encode(value)))
     key = codec.key_of(value)
     read = codec.decode(key, wire)
-    if isinstance(value, ClusterInformation):
-        assert isinstance(read, ClusterInformation)
-        # The routing choice lies among the annotations, where the wire shows it.
+    if isinstance(value, ClusterInformation | Node):
+        assert isinstance(read, ClusterInformation | Node)
+        # Routing choice and MTU lie among the annotations, where the wire shows them.
         annotations = dict(read.metadata.annotations)
-        annotations.pop(codec.ROUTING_ANNOTATION, None)
+        for name in (codec.ROUTING_ANNOTATION, codec.UNDERLAY_MTU_ANNOTATION):
+            annotations.pop(name, None)
         read = replace(read, metadata=replace(read.metadata, annotations=annotations))
     assert read == value
     assert codec.encode(read) == wire
@@ -292,6 +293,20 @@ def test_the_routing_choice_is_an_annotation() -> None:
     wire = codec.encode(cluster)
     assert wire["metadata"]["annotations"] == {"podwire.io/routing": "bird"}
     assert codec.decode_cluster(keys.cluster_key(), wire).routing is Routing.BIRD
+
+
+@pytest.mark.parametrize("text", ["", "wide", "100", "-1500", "1e3", "99999", "१५००"])
+def test_an_annotation_that_is_no_mtu_is_nothing_and_stays(text: str) -> None:
+    key = keys.node_key("n")
+    wire = {"metadata": {"name": "n", "annotations": {"podwire.io/underlay-mtu": text}}}
+    value = codec.decode_node(key, wire)
+    assert value.underlay_mtu is None
+    kept = codec.encode(replace(value, address=ip_interface("10.0.0.1/24")))
+    assert kept["metadata"]["annotations"] == wire["metadata"]["annotations"]
+    written = codec.encode(replace(value, underlay_mtu=1500))
+    assert written["metadata"]["annotations"] == {"podwire.io/underlay-mtu": "1500"}
+    taken_back = codec.encode(replace(codec.decode_node(key, written), underlay_mtu=None))
+    assert "annotations" not in taken_back["metadata"]
 
 
 @pytest.mark.parametrize("written", [64512, "64512", "0.64512"])

@@ -243,6 +243,7 @@ class Agent:
         self.registrar.stop()
         self.announcer.stop()
         self.bird.stop()
+        self.loop.resizer.stop()
         for observer in self._observers.values():
             observer.stop()
 

@@ -107,6 +107,9 @@ class Applier:
         try:
             self._session.run(*link_requests(name, step, wanted))
         except KernelError as error:
+            if step is LinkStep.MOVE:
+                # A kernel that cannot, or a moment at which it would not: the sure way instead.
+                return self._link(name, LinkStep.RECREATE, wanted)
             if step is LinkStep.CREATE and error.errno == errno.EEXIST:
                 # Asking for tunl0 loads the module, which makes it: it is there now.
                 self._failures.succeeded(name)
@@ -309,6 +312,9 @@ def link_requests(name: str, step: LinkStep, wanted: TunnelLink | None) -> tuple
             return (_create(wanted), up)
         case LinkStep.RECREATE:
             return (requests.delete_link(name), _create(wanted), up)
+        case LinkStep.MOVE:
+            assert wanted.vxlan is not None
+            return (requests.move_vxlan(name, wanted.vxlan), up)
         case LinkStep.CHANGE:
             return (up,)
         case LinkStep.NOTHING:

@@ -32,10 +32,19 @@ def differences(
         if inside is None:
             return (f"{endpoint.endpoint} is missing in the pod",)
         return (
-            *_of_pod(endpoint, inside, mtu),
+            *_of_pod(endpoint, inside, mtu if link is None else _expected_mtu(mtu, inside, link)),
             *_of_pair(host, endpoint, pod, inside.link, link),
             *(() if link is None else _of_host(host, endpoint, link)),
         )
+
+
+def _expected_mtu(mtu: int | None, inside: Inside, link: Link) -> int | None:
+    """What was told at ADD, unless the pair has another MTU at both ends.
+
+    The agent changes both when the cluster's MTU changes and it was told to; a pod can reach its
+    own end only.
+    """
+    return link.mtu if inside.link.mtu == link.mtu else mtu
 
 
 def _of_pod(endpoint: WorkloadEndpoint, inside: Inside, mtu: int | None) -> Iterator[str]:

@@ -20,6 +20,7 @@ from podwire.desired.entries import (
     table_of,
 )
 from podwire.desired.ownership import Holder, holder
+from podwire.desired.ways import foreign_routes
 from podwire.model.link import INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address, Link
 from podwire.model.overlay import NUD_PERMANENT, FDBEntry, Neighbour
 from podwire.model.route import MAIN_TABLE, PROTOCOL_PODWIRE, Route, RouteKey, RouteKind
@@ -28,6 +29,7 @@ from podwire.reconcile.delta import DeltaTracker
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from podwire.desired.ways import Foreign
     from podwire.drivers.netlink.monitor import Event
     from podwire.drivers.netlink.session import Session
 
@@ -42,6 +44,8 @@ class Seen:
     """Names of links that came, changed or went."""
     addresses: bool = False
     default_route: bool = False
+    foreign_routes: bool = False
+    """Routes of the main table that are not ours."""
     lost: bool = False
     """Events were lost, or routes went without one: list everything again."""
 
@@ -58,6 +62,7 @@ class Kernel:
         self.trackers: Mapping[Table, Tracker] = {table: DeltaTracker(self.owns) for table in Table}
         self._routes_on: defaultdict[int, set[RouteKey]] = defaultdict(set)
         self._defaults: set[RouteKey] = set()
+        self._foreign: Foreign | None = None
         self._ours_stood: set[RouteKey] = set()
         """Where a route of ours stood since we watch, and it was not we who took it away."""
         self._seen = Seen()
@@ -74,6 +79,13 @@ class Kernel:
         actual = self.trackers[Table.ROUTES].actual
         found = [actual[key] for key in sorted(self._defaults, key=lambda key: key.metric)]
         return [route for route in found if isinstance(route, Route)]
+
+    def foreign_routes(self) -> Foreign:
+        """The main table's routes that are not ours, searched once after each change of them."""
+        if self._foreign is None:
+            actual = self.trackers[Table.ROUTES].actual.values()
+            self._foreign = foreign_routes(each for each in actual if isinstance(each, Route))
+        return self._foreign
 
     def judge_addresses_again(self) -> None:
         """What counts as ours among the addresses has changed."""
@@ -160,6 +172,7 @@ class Kernel:
         if table is Table.ROUTES and gone:
             self._defaults = {key for key in self._defaults if key in tracker.actual}
             self._seen.default_route = True
+            self._doubt_foreign()
         return gone
 
     def saw(self, entry: Entry) -> bool:
@@ -174,6 +187,9 @@ class Kernel:
                 if hop.device is not None:
                     self._routes_on[hop.device].add(entry.key)
             self._note_default(entry.key, present=entry.kind is RouteKind.UNICAST)
+            was = self.trackers[Table.ROUTES].actual.get(entry.key)
+            if was != entry and (_is_foreign(entry) or _is_foreign(was)):
+                self._doubt_foreign()
         return self.trackers[table_of(entry)].saw(key_of(entry), entry)
 
     def gone(self, entry: Entry) -> None:
@@ -182,6 +198,8 @@ class Kernel:
             if not self._is_tracked(entry):
                 return
             self._note_default(entry.key, present=False)
+            if _is_foreign(self.trackers[Table.ROUTES].actual.get(entry.key)):
+                self._doubt_foreign()
             if entry.key not in self.trackers[Table.ROUTES].desired:
                 self._ours_stood.discard(entry.key)
         self.trackers[table_of(entry)].gone(key_of(entry))
@@ -248,7 +266,7 @@ class Kernel:
         self.links[link.name] = link
         self._seen.links.add(link.name)
         if before is not None and before.up and not link.up:
-            self._routes_gone(link.index)
+            self._routes_gone(link.index, removed=False)
 
     def _link_gone(self, link: Link) -> None:
         known = self.by_index.pop(link.index, None)
@@ -256,7 +274,7 @@ class Kernel:
             return
         self._forget_name(known)
         # The kernel takes a device's entries along without a word about most of them.
-        self._routes_gone(link.index)
+        self._routes_gone(link.index, removed=True)
         for table in (Table.NEIGHBOURS, Table.FDB, Table.ADDRESSES):
             tracker = self.trackers[table]
             for key, entry in tuple(tracker.actual.items()):
@@ -269,13 +287,36 @@ class Kernel:
         if holder is not None and holder.index == link.index:
             del self.links[link.name]
 
-    def _routes_gone(self, index: int) -> None:
+    def _routes_gone(self, index: int, *, removed: bool) -> None:
+        """Forget the routes that went with a device.
+
+        One with several next hops outlives a device that is only down (fib_sync_down_dev): the
+        kernel marks that next hop dead, and alive again when the device is up.
+        """
         tracker = self.trackers[Table.ROUTES]
-        for key in self._routes_on.pop(index, ()):
+        keys = self._routes_on.pop(index, set())
+        for key in keys:
             route = tracker.actual.get(key)
-            if isinstance(route, Route) and any(hop.device == index for hop in route.hops):
-                tracker.gone(key)
-                self._note_default(key, present=False)
+            if not isinstance(route, Route):
+                continue
+            devices = {hop.device for hop in route.hops}
+            if index not in devices:
+                continue
+            if not removed and any(self._is_up(device) for device in devices):
+                self._routes_on[index].add(key)
+                continue
+            if _is_foreign(route):
+                self._doubt_foreign()
+            tracker.gone(key)
+            self._note_default(key, present=False)
+
+    def _is_up(self, index: int | None) -> bool:
+        link = self.by_index.get(index or 0)
+        return link is not None and link.up
+
+    def _doubt_foreign(self) -> None:
+        self._foreign = None
+        self._seen.foreign_routes = True
 
     def _note_default(self, key: RouteKey, *, present: bool) -> None:
         if key.destination.prefixlen != 0 or (key in self._defaults) == present:
@@ -308,6 +349,10 @@ class Kernel:
     def _name(self, index: int) -> str:
         link = self.by_index.get(index)
         return "" if link is None else link.name
+
+
+def _is_foreign(entry: Entry | None) -> bool:
+    return isinstance(entry, Route) and entry.protocol != PROTOCOL_PODWIRE
 
 
 def _steady(route: Route) -> Route:

@@ -20,6 +20,7 @@ from podwire.agent.forwarding import Forwarding
 from podwire.agent.observe import Away, Changed, Listed, Nudge
 from podwire.agent.pace import Pace
 from podwire.agent.picture import Picture
+from podwire.agent.resize import Resizer, Size
 from podwire.agent.status import Status, describe
 from podwire.errors import PodwireError
 from podwire.model.endpoint import parse_link_alias
@@ -46,6 +47,7 @@ class Loop:
         self.pace = Pace(world.clock)
         self.firewall = FirewallKeeper(world.config.node, world.clock)
         self.forwarding = Forwarding(world.clock, world.inbox.ring)
+        self.resizer = Resizer(world.hold.active, world.inbox.ring)
         self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
         self._next_audit = world.clock.monotonic() + world.config.resync_period_s
         self._stopped = False
@@ -55,6 +57,8 @@ class Loop:
         if (rules := self.firewall.fileno()) is not None:
             self._wait.register(rules, select.POLLIN)
         self._settled = False
+        self._sizes: tuple[Size, ...] = ()
+        """Cables offered for a change; forgotten when they are to be tried again."""
         self.on_ready: Callable[[], None] = lambda: None
         self.status = Status()
         """The latest status, replaced as a whole; any thread may read it."""
@@ -102,6 +106,7 @@ class Loop:
             if not busy:
                 self._settled = self._settled or not self._world.hold.active()
                 self.bgp.settle(self.picture, self.applier, held=self._world.hold.active())
+                self._resize()
                 if adopted:
                     self._announce()
         self._tell(blocked, adopted=adopted)
@@ -136,8 +141,11 @@ class Loop:
             self._world.follow(prefix)
         if self.bgp.look(picture):
             picture.look(self._world.endpoints.all())
-        if picture.take_news():
-            self._world.registrar.look(picture.own_address())
+        now = self._world.clock.monotonic()
+        if picture.take_news() or picture.place.is_due(now):
+            address = picture.place.settled_address(now)
+            underlay = picture.place.underlay(address)
+            self._world.registrar.look(address, None if underlay is None else underlay.mtu)
         self._step_audit()
 
     def _step_audit(self) -> None:
@@ -146,6 +154,7 @@ class Loop:
         if now >= self._next_audit and not self._audit.at_work:
             self._next_audit = now + self._world.config.resync_period_s
             self._audit.begin()
+            self._sizes = ()
             self._world.registrar.look()
             self.forwarding.suspect()
         if self._audit.at_work:
@@ -200,6 +209,14 @@ class Loop:
             else:
                 self.applier.delete_stray(link)
 
+    def _resize(self) -> None:
+        """Let live pods have the MTU of new ones, where that is wished."""
+        held = self._world.hold.active()
+        sizes = () if held or not self._world.config.follow_mtu else self.picture.sizes()
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self.resizer.offer(sizes)
+
     def _deadline(self) -> float:
         return self._world.clock.monotonic() + PIECE_S
 
@@ -241,6 +258,7 @@ class Loop:
             *self.bgp.concerns(),
             *self.firewall.concerns(),
             *self.forwarding.concerns(),
+            *self.resizer.concerns(),
         )
         self.status = describe(self._world, self.picture, tuple(why_not), left_out)
         if self.status != before:
@@ -255,6 +273,8 @@ def report(before: Status, after: Status) -> None:
         log.info("ready")
     if after.reasons and before.reasons != after.reasons:
         log.info("not ready", reasons="; ".join(after.reasons))
+    if before.mtus is not None and after.mtus is not None and before.mtus.pod != after.mtus.pod:
+        log.info("mtu", pods=after.mtus.pod, before=before.mtus.pod, node=after.mtus.narrowest)
     if before.held != after.held:
         log.info("held" if after.held else "released")
     for concern in sorted(set(after.concerns) - set(before.concerns)):

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from podwire.agent.kernel import Kernel
 from podwire.agent.mirror import Mirror, Moved
+from podwire.agent.place import Place
 from podwire.agent.publish import Publication
+from podwire.agent.resize import Size
 from podwire.desired.bgp import KERNEL_METRIC
 from podwire.desired.blocks import is_reachable, is_routed, pool_of
 from podwire.desired.entries import Table, table_of_key
-from podwire.desired.here import Here, Underlay, find_address, find_underlay
+from podwire.desired.here import Here
 from podwire.desired.incremental import BlockSource, BorrowedSource, Incremental, Inputs
 from podwire.desired.mtu import pod_mtu
 from podwire.desired.tunnel import TunnelLink, tunnels
+from podwire.desired.workloads import route
 from podwire.model.addressing import contains, host_network
 from podwire.model.endpoint import parse_link_alias
 from podwire.model.link import HOST_MAC, IPIP_DEVICE, VXLAN_DEVICE
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from podwire.agent.endpoints import LocalEndpoint
-    from podwire.model.addressing import IPInterface, IPNetwork
+    from podwire.model.addressing import IPNetwork
     from podwire.model.config import AgentConfig
     from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
     from podwire.model.link import Link
@@ -38,6 +41,8 @@ T = TypeVar("T")
 
 STRAY_GRACE_S = 5.0
 """How long a veth with our mark may be unexplained before it is deleted."""
+USUAL_MTU = 1500
+"""Until the underlay is known; no pod is attached before."""
 DOWN_GRACE_S = 0.2
 """How long a pod's host side may be down before it is set up: an ADD sets it up itself."""
 
@@ -49,6 +54,7 @@ class Picture:
         self._config = config
         self.mirror = Mirror()
         self.kernel = Kernel()
+        self.place = Place(config, self.kernel, self.mirror)
         self.here: Here | None = None
         self.incremental: Incremental | None = None
         self.publication = Publication()
@@ -58,6 +64,7 @@ class Picture:
         self._unpublished: set[IPNetwork] = set()
         self._down_since: dict[str, float | None] = {}
         self._stray_since: dict[int, float | None] = {}
+        self._path_mtu = USUAL_MTU
         self._lost = False
         self._news = True
         self._bgp_news = True
@@ -71,12 +78,13 @@ class Picture:
         """Take in what moved since the last look; whether anything did."""
         seen, moved = self.kernel.take_seen(), self.mirror.take_moved()
         self._lost |= seen.lost
+        self.place.look(seen, moved)
         changed = self._look_at_endpoints(local) | self._endpoints_on(seen.links)
         own = self._config.node in moved.nodes
         self._moved_nodes |= moved.nodes
         # Ours to repair: the address may have moved, a pool may want a tunnel address, an ADD may
         # have taken the block's last quarter.
-        self._news |= moved.pools or own or seen.addresses or seen.default_route or bool(changed)
+        self._news |= moved.pools or own or bool(changed) or self.place.concerns_address(seen)
         self._bgp_news |= bool(moved.nodes or moved.pools or moved.bgp or moved.cluster)
         self._bgp_news |= bool(moved.borrowed) or IPIP_DEVICE in seen.links
         self._bgp_news |= self._is_own(moved.blocks)
@@ -89,10 +97,15 @@ class Picture:
         anew = moved.pools or moved.felix
         if here != self.here or anew or self.incremental is None:
             self.here = here
+            # Away for a moment, the node's address takes no MTU along.
+            self._path_mtu = self._path_mtu if here is None else here.mtu
             self._look_at_everything()
         if self.incremental is not None:
             self._tell(self.incremental, moved, changed)
-        return bool(seen.links or seen.addresses or seen.default_route or moved or changed)
+        moves = seen.links or seen.addresses or seen.default_route
+        if here is not None and here.underlay.routed:
+            moves = moves or seen.foreign_routes
+        return bool(moves or moved or changed)
 
     def take_lost(self) -> bool:
         """Whether events were lost since the last call: then every table is to be listed."""
@@ -186,7 +199,7 @@ class Picture:
 
     def _find_here(self) -> Here | None:
         node = self.own_node()
-        underlay = self._find_underlay(node)
+        underlay = None if node is None else self.place.underlay(node.address)
         if node is None or underlay is None:
             return None
         return Here(
@@ -196,6 +209,8 @@ class Picture:
             vxlan=self.kernel.index_of(VXLAN_DEVICE),
             agent_routes=self._writes_routes(),
             default_route=self.kernel.default_route,
+            ways=self.place.ways(underlay),
+            others_mtu=self.place.others_mtu,
         )
 
     def _writes_routes(self) -> bool:
@@ -203,45 +218,11 @@ class Picture:
         cluster = self.mirror.cluster
         return self.standing_in or cluster is None or cluster.wants_agent_routes
 
-    def _find_underlay(self, node: Node | None) -> Underlay | None:
-        if node is None or node.address is None:
-            return None
-        addresses = self.kernel.addresses.values()
-        return find_underlay(node.address.ip, addresses, self.kernel.links)
-
     # --- what follows ---------------------------------------------------------------------------
 
     def own_node(self) -> Node | None:
         """This node's own object."""
-        return self.mirror.nodes.get(self._config.node)
-
-    def own_address(self) -> IPInterface | None:
-        """The address this node should be known by; None while none can be found.
-
-        As configured; else of the configured device; else what the Node object says, while a
-        device carries it; else of the device of the default route, its preferred source first.
-        """
-        if self._config.address is not None:
-            return self._config.address
-        addresses, links = list(self.kernel.addresses.values()), self.kernel.links
-        if self._config.interface is not None:
-            return find_address(self._config.interface, addresses, links, None)
-        node = self.own_node()
-        known = None if node is None else node.address
-        if known is not None and any(candidate.interface == known for candidate in addresses):
-            return known
-        for route in self.kernel.default_routes():
-            for hop in route.hops:
-                link = self.kernel.by_index.get(hop.device or 0)
-                if link is None:
-                    continue
-                preferred = [a.interface for a in addresses if a.interface.ip == route.source]
-                if preferred:
-                    return preferred[0]
-                found = find_address(link.name, addresses, links, hop.gateway)
-                if found is not None:
-                    return found
-        return None
+        return self.place.own_node()
 
     def why_blocked(self) -> str | None:
         """Why nothing may be changed at all; None when all is known that must be."""
@@ -251,23 +232,22 @@ class Picture:
             return f"the datastore has not been read yet{f': {reason}' if reason else ''}"
         node = self.own_node()
         if node is None:
-            if self.own_address() is None:
-                return (
-                    "no address for this node: there is no default route;"
-                    " set `address` or `interface` in the agent's configuration"
-                )
+            if self.place.own_address() is None:
+                return f"no address for this node: {self.place.why_none()}"
             return f"Node {self._config.node} is not registered"
         if node.address is None:
             return f"Node {node.name} has no address"
-        if self._find_underlay(node) is None or self.incremental is None:
+        if self.place.underlay(node.address) is None or self.incremental is None:
             return f"no device carries the address {node.address.ip} of Node {node.name}"
         return None
 
     def pod_mtu(self) -> int:
         """MTU of a new pod's veth; may be called from any thread."""
-        here = self.here
-        host = 1500 if here is None else here.underlay.mtu
-        return pod_mtu(tuple(self.mirror.pools.values()), host)
+        return self._config.mtu or self.fitting_mtu()
+
+    def fitting_mtu(self) -> int:
+        """The largest packet of a pod that gets through between all nodes, by every pool."""
+        return pod_mtu(tuple(self.mirror.pools.values()), self._path_mtu)
 
     def tunnels(self) -> tuple[TunnelLink, ...]:
         """The tunnel devices this node needs."""
@@ -321,6 +301,24 @@ class Picture:
         """Host sides of known pods that have been down for a while, or lost their MAC."""
         return _ripe(self._down_since, now, DOWN_GRACE_S)
 
+    def sizes(self) -> tuple[Size, ...]:
+        """Known pods whose MTU is not the one a new pod would get, and how it would be."""
+        wanted = self.pod_mtu()
+        return tuple(
+            Size(
+                host=link,
+                mtu=wanted,
+                routes=tuple(
+                    route(address.ip, link.index)
+                    for address in endpoint.addresses
+                    if address.version == 4
+                ),
+            )
+            for endpoint in self._endpoints.values()
+            if (link := self.kernel.links.get(endpoint.interface)) is not None
+            and link.mtu != wanted
+        )
+
     def stray_links(self, now: float) -> list[Link]:
         """Veths with our mark that no endpoint has explained for a while."""
         found = _ripe(self._stray_since, now, STRAY_GRACE_S)
@@ -335,7 +333,8 @@ class Picture:
         moments = [s + DOWN_GRACE_S for s in self._down_since.values() if s is not None]
         moments += [s + STRAY_GRACE_S for s in self._stray_since.values() if s is not None]
         waits = [moment - now for moment in moments if moment > now]
-        return min(waits, default=None)
+        moving = self.place.next_wait_s(now)
+        return min(waits if moving is None else [*waits, moving], default=None)
 
     # --- tell -----------------------------------------------------------------------------------
 

@@ -75,6 +75,9 @@ class Registrar:
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._address: IPInterface | None = None
+        self._mtu: int | None = None
+        self._moved = False
+        """Whether address or MTU are news: other nodes lose packets until they hear of it."""
         self._registered = False
         self._told = False
         self.problems: dict[str, PodwireError] = {}
@@ -100,10 +103,12 @@ class Registrar:
         self._stopped.set()
         self._wanted.set()
 
-    def look(self, address: IPInterface | None = None) -> None:
-        """Something changed that may concern our objects; `address` is the node's, when known."""
-        if address is not None:
-            self._address = address
+    def look(self, address: IPInterface | None = None, mtu: int | None = None) -> None:
+        """Something changed that may concern our objects; address and MTU are told when known."""
+        if address is not None and address != self._address:
+            self._address, self._moved = address, True
+        if mtu is not None and mtu != self._mtu:
+            self._mtu, self._moved = mtu, True
         self._wanted.set()
 
     # --- the thread -----------------------------------------------------------------------------
@@ -113,8 +118,9 @@ class Registrar:
         while not self._stopped.is_set():
             self._wanted.wait()
             self._wanted.clear()
-            if self._registered:
+            if self._registered and not self._moved:
                 self._stopped.wait(QUIET_S)
+            self._moved = False
             if self._stopped.is_set() or self._hold.active():
                 continue
             if self.turn():
@@ -164,7 +170,7 @@ class Registrar:
     # --- steps ----------------------------------------------------------------------------------
 
     def ensure_node(self) -> None:
-        """The Node object carries our address; other people's fields stay as they are.
+        """The Node object carries our address and MTU; other people's fields stay as they are.
 
         Raises:
             BadInput: another node has this address, or our object was deleted while we ran.
@@ -177,21 +183,38 @@ class Registrar:
                 f"Node {self._node} was deleted while its agent ran",
                 fix="end the agent, or start it again to register the node anew",
             )
-        known = None if entry is None else decode_node(entry.key, entry.value).address
-        if known == self._address and self._registered:
-            return  # whoever takes our address now is refused by its own agent
+        known = None if entry is None else decode_node(entry.key, entry.value)
+        mtu = self._mtu if known is None else self._mtu or known.underlay_mtu
+        moved = known is None or known.address != self._address
+        # Registered with this address: whoever takes it now is refused by its own agent.
+        if moved or not self._registered:
+            self._refuse_rival()
+        if known is None:
+            self._create(key)
+        elif moved or known.underlay_mtu != mtu:
+            self._update(lambda node: replace(node, address=self._address, underlay_mtu=mtu))
+            self._settle_race(known.address if moved else None)
+
+    def _refuse_rival(self) -> None:
+        assert self._address is not None
         rival = self._rival(self._address.ip)
         if rival is not None:
             raise taken(self._node, rival, self._address.ip)
-        if entry is None:
-            self._create(key)
-        elif known != self._address:
-            self._update(lambda node: replace(node, address=self._address))
+
+    def _settle_race(self, before: IPInterface | None) -> None:
+        """Two nodes took one address at the same moment, and neither had seen the other."""
+        if before is None:
+            return
+        try:
+            self._refuse_rival()
+        except BadInput:
+            self._update(lambda node: replace(node, address=before))
+            raise
 
     def _create(self, key: str) -> None:
         assert self._address is not None
         metadata = Metadata(name=self._node).born(uuid.uuid4(), self._clock.now())
-        node = Node(metadata=metadata, address=self._address)
+        node = Node(metadata=metadata, address=self._address, underlay_mtu=self._mtu)
         try:
             entry = self._store.create(key, encode(node))
         except AlreadyExists:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from podwire.desired.bgp import PeerType
 from podwire.desired.entries import Table
 from podwire.desired.reflectors import advice
+from podwire.model.endpoint import parse_link_alias
+from podwire.model.pool import Encapsulation
 from podwire.model.route import Route
 
 if TYPE_CHECKING:
@@ -19,9 +21,26 @@ if TYPE_CHECKING:
     from podwire.agent.loopworld import AgentWorld
     from podwire.agent.picture import Picture
     from podwire.desired.bgp import BirdConfig
+    from podwire.model.link import Link
 
 SHOWN = 20
 """Concerns of one kind that are spelt out; of more only the number is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MTUs:
+    """What packets may measure, in bytes; None while it is not known."""
+
+    pod: int
+    """Of a new pod."""
+    underlay: int | None = None
+    """Of this node's way to the others."""
+    cluster: int | None = None
+    """The smallest of all nodes' underlays."""
+    narrowest: str | None = None
+    """The node that has it; None where all are alike."""
+    live_pods: Mapping[str, int] = field(default_factory=dict)
+    """Pods that have another MTU than a new one would get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +55,7 @@ class Status:
     """What is wrong with single objects: conflicts, refusals, unreadable resources."""
     tables: Mapping[str, int] = field(default_factory=dict)
     """How many entries of ours each kernel table should hold."""
+    mtus: MTUs | None = None
 
 
 def describe(
@@ -46,14 +66,44 @@ def describe(
     `why_not` is what the loop itself is still waiting for, `left_out` what BIRD is not told.
     """
     reasons = (*why_not, *_not_ready(world, picture))
-    concerns = (*_conflicts(picture), *_failures(world), *_unreadable(picture), *left_out)
+    concerns = (
+        *(*_conflicts(picture), *_failures(world), *_unreadable(picture), *_too_wide(picture)),
+        *_misnamed(picture),
+        *left_out,
+    )
     return Status(
         ready=not reasons,
         held=world.hold.active(),
         reasons=reasons,
         concerns=concerns,
         tables={table.value: len(picture.kernel.trackers[table].desired) for table in Table},
+        mtus=describe_mtus(picture),
     )
+
+
+def describe_mtus(picture: Picture) -> MTUs:
+    """Say which MTU is in use, why, and which pods still have another."""
+    here = picture.here
+    live = {_title(size.host): size.host.mtu for size in picture.sizes()}
+    if here is None:
+        return MTUs(pod=picture.pod_mtu(), live_pods=live)
+    own, others = here.underlay.mtu, here.others_mtu
+    other = picture.place.narrowest_other
+    return MTUs(
+        pod=picture.pod_mtu(),
+        underlay=own,
+        cluster=here.mtu,
+        narrowest=here.node.name if own < others and other else other if others < own else None,
+        live_pods=live,
+    )
+
+
+def _title(link: Link) -> str:
+    """A pod's name; of an interface that is not its first, with the interface's."""
+    owner = parse_link_alias(link.alias)
+    if owner is None:
+        return link.name
+    return owner.title if owner.interface == "eth0" else f"{owner.title} {owner.interface}"
 
 
 def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, Any]:
@@ -68,6 +118,7 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
         "datastore": world.config.datastore.place,
         "endpoints": len(world.endpoints.all()),
         "tables": dict(status.tables),
+        "mtu": mtu_json(status.mtus),
         "routing": "agent" if bird is None else "bird",
         "bird": bird,
         "counters": {
@@ -76,6 +127,19 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
             "waits": world.publisher.waits,
             "waitTimeouts": world.publisher.timeouts,
         },
+    }
+
+
+def mtu_json(mtus: MTUs | None) -> dict[str, Any] | None:
+    """The MTUs; None before the first turn."""
+    if mtus is None:
+        return None
+    return {
+        "pod": mtus.pod,
+        "underlay": mtus.underlay,
+        "cluster": mtus.cluster,
+        "narrowest": mtus.narrowest,
+        "livePods": dict(mtus.live_pods),
     }
 
 
@@ -140,3 +204,25 @@ def _failures(world: AgentWorld) -> Iterator[str]:
 
 def _unreadable(picture: Picture) -> Iterator[str]:
     yield from picture.mirror.unreadable.values()
+
+
+def _too_wide(picture: Picture) -> Iterator[str]:
+    wanted, fitting = picture.pod_mtu(), picture.fitting_mtu()
+    if picture.here is not None and wanted > fitting:
+        yield (
+            f"mtu {wanted} of the configuration is more than the {fitting} bytes that get through"
+            " between all nodes: set it to that, or leave it out"
+        )
+
+
+def _misnamed(picture: Picture) -> Iterator[str]:
+    here = picture.here
+    kinds = {pool.encapsulation for pool in picture.mirror.pools.values()}
+    if here is None or here.node.address is None or Encapsulation.IPIP not in kinds:
+        return
+    found, own = picture.place.misnamed(here.underlay), here.node.address.ip
+    if found:
+        yield (
+            f"IPIP to {', '.join(found[:SHOWN])} does not leave with the node's address {own}, so"
+            f" it may be refused there: let the routes to the nodes have `src {own}`"
+        )

@@ -15,6 +15,8 @@ from podwire.errors import BadInput
 from podwire.model.config import DEFAULT_CONFIG, DEFAULT_SOCKET
 
 CONFIG_VARIABLE = "PODWIRE_CONFIG"
+SHOWN = 10
+"""Pods named in one line; `-o json` names all."""
 
 config_option = click.option(
     "--config",
@@ -100,12 +102,24 @@ def render(answer: dict[str, Any]) -> str:
         f"kernel: written {counters['writes']}, deleted {counters['deletes']}",
         f"datastore: written {counters['storeWrites']}",
     ]
+    lines += mtu_lines(answer.get("mtu"))
     lines += bird_lines(answer.get("bird"))
     lines += leak_lines(answer["leaks"])
     lines.append(firewall_line(answer["firewall"]))
     lines += [f"not ready: {reason}" for reason in answer["reasons"]]
     lines += [f"concern: {concern}" for concern in answer["concerns"]]
     return "\n".join(lines)
+
+
+def mtu_lines(mtu: dict[str, Any] | None) -> list[str]:
+    """Which MTU is in use and why, and the pods that have another."""
+    if mtu is None or mtu["cluster"] is None:
+        return []
+    whose = "" if mtu["narrowest"] is None else f" (node {mtu['narrowest']})"
+    line = f"MTU: pods {mtu['pod']}, underlay {mtu['underlay']}, cluster {mtu['cluster']}{whose}"
+    odd = [f"{pod} {size}" for pod, size in sorted(mtu["livePods"].items())]
+    more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
+    return [line, *([f"MTU of live pods: {', '.join(odd[:SHOWN])}{more}"] if odd else [])]
 
 
 def bird_lines(bird: dict[str, Any] | None) -> list[str]:

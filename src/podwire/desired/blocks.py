@@ -71,15 +71,19 @@ def towards(
     if pool is None or there.address is None or not is_agents(pool, here):
         return ()
     match way(pool, here.node, there):
+        case Way.FABRIC | Way.PLAIN | Way.DIRECT if here.underlay.routed:
+            # No wire is ours: the packet takes the way that packets to the node itself take.
+            hops = here.ways.get(there.address.ip, ())
+            return (_bare(destination, hops, RouteClass.PLAIN, here, there),) if hops else ()
         case Way.FABRIC:
             return ()
         case Way.PLAIN:
             # Reachable by the subnet's own route, which the kernel checks on writing.
             hop = NextHop(device=here.underlay.device, gateway=there.address.ip)
-            return (_via(destination, hop, RouteClass.PLAIN),)
+            return (_bare(destination, (hop,), RouteClass.PLAIN, here, there),)
         case Way.DIRECT:
             hop = NextHop(device=here.underlay.device, gateway=there.address.ip, onlink=True)
-            return (_via(destination, hop, RouteClass.DIRECT),)
+            return (_bare(destination, (hop,), RouteClass.DIRECT, here, there),)
         case Way.IPIP:
             if here.ipip is None:
                 return ()
@@ -115,3 +119,19 @@ def is_reachable(destination: IPNetwork, here: Here, there: Node, pools: Iterabl
 
 def _via(destination: IPNetwork, hop: NextHop, route_class: RouteClass) -> Want:
     return Want(Route(key=RouteKey(destination=destination), hops=(hop,)), route_class)
+
+
+def _bare(
+    destination: IPNetwork,
+    hops: tuple[NextHop, ...],
+    route_class: RouteClass,
+    here: Here,
+    there: Node,
+) -> Want:
+    """A route without a tunnel, whose device knows nothing of the other node's MTU.
+
+    Where that is smaller, the route says so: the sender is told by ICMP, instead of losing.
+    """
+    narrow = there.underlay_mtu is not None and there.underlay_mtu < here.underlay.mtu
+    mtu = there.underlay_mtu if narrow else None
+    return Want(Route(key=RouteKey(destination=destination), hops=hops, mtu=mtu), route_class)

@@ -46,5 +46,5 @@ def compute(inputs: Inputs) -> DesiredState:
     return DesiredState(
         tunnels=tunnels(inputs.here, pools),
         entries=MappingProxyType({t: MappingProxyType(rows) for t, rows in entries.items()}),
-        pod_mtu=pod_mtu(pools, inputs.here.underlay.mtu),
+        pod_mtu=pod_mtu(pools, inputs.here.mtu),
     )

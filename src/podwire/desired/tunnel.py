@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,8 @@ class LinkStep(Enum):
 
     NOTHING = "nothing"
     CREATE = "create"
+    MOVE = "move"
+    """Local address or parent differ, which a living vxlan device can be told."""
     RECREATE = "recreate"
     """A setting is wrong that cannot be changed on a living device."""
     CHANGE = "change"
@@ -62,7 +64,7 @@ def ipip(here: Here) -> TunnelLink:
     return TunnelLink(
         name=IPIP_DEVICE,
         kind="ipip",
-        mtu=tunnel_mtu(Encapsulation.IPIP, here.underlay.mtu),
+        mtu=tunnel_mtu(Encapsulation.IPIP, here.mtu),
         address=here.node.ipip_tunnel,
     )
 
@@ -73,14 +75,15 @@ def vxlan(here: Here) -> TunnelLink:
     return TunnelLink(
         name=VXLAN_DEVICE,
         kind="vxlan",
-        mtu=tunnel_mtu(Encapsulation.VXLAN, here.underlay.mtu),
+        mtu=tunnel_mtu(Encapsulation.VXLAN, here.mtu),
         address=here.node.vxlan_tunnel,
         mac=mac_of(here.node),
         vxlan=VXLANSettings(
             vni=VXLAN_VNI,
             port=VXLAN_PORT,
             local=here.node.address.ip,
-            parent=here.underlay.device,
+            # A device with a parent goes when that one goes, and may not be wider than it.
+            parent=None if here.underlay.routed else here.underlay.device,
             learning=False,
         ),
     )
@@ -96,9 +99,20 @@ def decide_link(wanted: TunnelLink | None, actual: Link | None) -> LinkStep:
         return LinkStep.NOTHING if has_gone else LinkStep.DELETE
     if actual is None:
         return LinkStep.CREATE
-    if wanted.vxlan is not None and (
-        actual.kind != wanted.kind or actual.vxlan != wanted.vxlan or actual.mac != wanted.mac
-    ):
+    if wanted.vxlan is not None and actual.vxlan != wanted.vxlan:
+        return LinkStep.MOVE if _can_move(wanted, actual) else LinkStep.RECREATE
+    if wanted.vxlan is not None and (actual.kind != wanted.kind or actual.mac != wanted.mac):
         return LinkStep.RECREATE
     same = actual.up and actual.mtu == wanted.mtu
     return LinkStep.NOTHING if same else LinkStep.CHANGE
+
+
+def _can_move(wanted: TunnelLink, actual: Link) -> bool:
+    """Whether only local address and parent differ, and the kernel would take the new ones.
+
+    It keeps the parent when it is told of none (vxlan_changelink in drivers/net/vxlan).
+    """
+    if wanted.vxlan is None or actual.vxlan is None or wanted.vxlan.parent is None:
+        return False
+    moved = replace(actual.vxlan, local=wanted.vxlan.local, parent=wanted.vxlan.parent)
+    return (actual.kind, actual.mac, moved) == (wanted.kind, wanted.mac, wanted.vxlan)

@@ -18,6 +18,8 @@ from podwire.model.config import (
     parse_endpoint,
     parse_health_address,
 )
+from podwire.model.detection import Detection, parse_detection
+from podwire.model.link import LARGEST_MTU, SMALLEST_MTU
 from podwire.model.nearest import suggestion
 
 if TYPE_CHECKING:
@@ -28,15 +30,9 @@ if TYPE_CHECKING:
     from podwire.model.config import HealthAddress
 
 KEYS = (
-    *("address", "agentSocket", "birdConfig", "birdSocket", "datastore", "interface"),
-    *(
-        "healthAddress",
-        "leakGracePeriod",
-        "leakScanPeriod",
-        "resyncPeriod",
-        "secretsDir",
-        "spoolDir",
-    ),
+    *("address", "addressDetection", "agentSocket", "birdConfig", "birdSocket", "datastore"),
+    *("healthAddress", "interface", "leakGracePeriod", "leakScanPeriod", "mtu", "mtuFollow"),
+    *("resyncPeriod", "secretsDir", "spoolDir"),
 )
 DATASTORE_KEYS = {
     "sqlite": ("path", "type"),
@@ -65,12 +61,7 @@ def load_agent_config(
     else:
         datastore = _datastore(fields["datastore"]) if "datastore" in fields else DatastoreConfig()
     start = AgentConfig(node=node)
-    address, interface = _address(fields), _text(fields, "interface", "") or None
-    if address is not None and interface is not None:
-        raise fields["interface"].refuse(
-            "and address are both given",
-            fix="keep one: the address itself, or the device that carries it",
-        )
+    _require_one_of(fields, ("address", "interface", "addressDetection"))
     config = AgentConfig(
         node=node,
         datastore=datastore,
@@ -79,8 +70,11 @@ def load_agent_config(
         secrets_dir=_text(fields, "secretsDir", start.secrets_dir),
         bird_config=_text(fields, "birdConfig", start.bird_config),
         bird_socket=_text(fields, "birdSocket", start.bird_socket),
-        address=address,
-        interface=interface,
+        address=_address(fields),
+        interface=_text(fields, "interface", "") or None,
+        detection=_detection(fields),
+        mtu=_mtu(fields),
+        follow_mtu=_flag(fields, "mtuFollow"),
         health_address=_health_address(fields, start.health_address),
         resync_period_s=_seconds(fields, "resyncPeriod", start.resync_period_s),
         leak_scan_period_s=_seconds(fields, "leakScanPeriod", start.leak_scan_period_s),
@@ -257,3 +251,41 @@ def _address(fields: Mapping[str, Spot]) -> IPInterface | None:
         return parse_interface(text)
     except BadInput as error:
         raise fields["address"].refuse(error.message, fix=error.fix) from None
+
+
+def _require_one_of(fields: Mapping[str, Spot], keys: Sequence[str]) -> None:
+    """Several ways to say one thing: two of them would contradict each other sooner or later."""
+    given = [key for key in keys if key in fields]
+    if len(given) > 1:
+        raise fields[given[-1]].refuse(
+            f"and {given[0]} are both given",
+            fix="keep one: the address itself, the device that carries it, or how to find it",
+        )
+
+
+def _detection(fields: Mapping[str, Spot]) -> Detection:
+    text = _text(fields, "addressDetection", "")
+    try:
+        return parse_detection(text) if text else Detection()
+    except BadInput as error:
+        raise fields["addressDetection"].refuse(error.message, fix=error.fix) from None
+
+
+def _mtu(fields: Mapping[str, Spot]) -> int | None:
+    if "mtu" not in fields:
+        return None
+    text = str(fields["mtu"].node.value)
+    if text.isascii() and text.isdecimal() and SMALLEST_MTU <= int(text) <= LARGEST_MTU:
+        return int(text)
+    raise fields["mtu"].refuse(
+        f"must be a number of bytes, {SMALLEST_MTU} to {LARGEST_MTU}",
+        fix="leave the key out for what fits the cluster",
+    )
+
+
+def _flag(fields: Mapping[str, Spot], key: str) -> bool:
+    words = {"true": True, "false": False}
+    text = str(fields[key].node.value).lower() if key in fields else "false"
+    if text not in words:
+        raise fields[key].refuse("must be true or false", fix=f"write {key}: true")
+    return words[text]

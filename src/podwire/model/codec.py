@@ -24,6 +24,7 @@ from podwire.model.block import Affinity, AffinityState, Block, Handle, IPAMConf
 from podwire.model.blockcodec import decode_block, encode_block
 from podwire.model.endpoint import WorkloadEndpoint
 from podwire.model.kept import KeptResource, decode_kept, encode_kept, kept_key
+from podwire.model.link import LARGEST_MTU, SMALLEST_MTU
 from podwire.model.node import ClusterInformation, Node, Routing
 from podwire.model.pool import IPPool, IPReservation, Mode, Use
 from podwire.model.resourcecodec import (
@@ -64,6 +65,7 @@ __all__ = [
 
 ROUTING_ANNOTATION = "podwire.io/routing"
 NEXT_ROUTING_ANNOTATION = "podwire.io/next-routing"
+UNDERLAY_MTU_ANNOTATION = "podwire.io/underlay-mtu"
 
 T = TypeVar("T")
 
@@ -189,9 +191,18 @@ def decode_node(key: str, wire: Wire) -> Node:
         ipip_tunnel=bgp.parsed("ipv4IPIPTunnelAddr", parse_address),
         vxlan_tunnel=spec.parsed("ipv4VXLANTunnelAddr", parse_address),
         vxlan_mac=spec.maybe_text("vxlanTunnelMACAddr"),
+        underlay_mtu=_underlay_mtu(key, wire),
         as_number=as_number(bgp, "asNumber"),
         route_reflector_cluster_id=bgp.maybe_text("routeReflectorClusterID"),
     )
+
+
+def _underlay_mtu(key: str, wire: Wire) -> int | None:
+    """What is no MTU is as good as nothing: a slip in an annotation must not cut a node off."""
+    text = Fields(wire, key).within("metadata").text_map("annotations").get(UNDERLAY_MTU_ANNOTATION)
+    if text is None or not (text.isascii() and text.isdecimal()):
+        return None
+    return int(text) if SMALLEST_MTU <= int(text) <= LARGEST_MTU else None
 
 
 def decode_endpoint(key: str, wire: Wire) -> WorkloadEndpoint:
@@ -318,6 +329,11 @@ def _encode_node(node: Node) -> Wire:
         spec["bgp"] = bgp
     lay(spec, "ipv4VXLANTunnelAddr", _text(node.vxlan_tunnel))
     lay(spec, "vxlanTunnelMACAddr", node.vxlan_mac)
+    if _underlay_mtu("", wire) != node.underlay_mtu:
+        metadata = child(wire, "metadata")
+        lay(child(metadata, "annotations"), UNDERLAY_MTU_ANNOTATION, _text(node.underlay_mtu))
+        if not metadata["annotations"]:
+            del metadata["annotations"]
     return wire
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from podwire.errors import BadInput
+from podwire.model.detection import Detection
 
 if TYPE_CHECKING:
     from podwire.model.addressing import IPInterface
@@ -116,7 +117,13 @@ class AgentConfig:
     address: IPInterface | None = None
     """The node's address with the prefix length of its subnet, as other nodes reach it."""
     interface: str | None = None
-    """Take the address from this device. Neither: from the default route's."""
+    """Take the address from this device."""
+    detection: Detection = field(default_factory=Detection)
+    """How to find the address where neither of them is given."""
+    mtu: int | None = None
+    """MTU of pods; None: what gets through between all nodes."""
+    follow_mtu: bool = False
+    """Whether live pods get a new MTU, too."""
     secrets_dir: str = DEFAULT_SECRETS
     """Passwords of BGP sessions: KEY of secret NAME is the file NAME/KEY, for root's eyes only."""
     bird_config: str = DEFAULT_BIRD_CONFIG

@@ -17,6 +17,10 @@ INTERFACE_PREFIX = "cali"
 IPIP_DEVICE = "tunl0"
 """The ipip module's fallback device: it exists in every namespace and cannot be deleted."""
 VXLAN_DEVICE = "vxlan.calico"
+SMALLEST_MTU = 576
+"""Every host takes datagrams of that size (RFC 791); less is a slip of the pen."""
+LARGEST_MTU = 65535
+"""Of an IPv4 packet, whatever a loopback device says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

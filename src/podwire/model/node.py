@@ -29,6 +29,9 @@ class Node(Stored):
     vxlan_tunnel: IPAddress | None = None
     vxlan_mac: str | None = None
     """Set only when it differs from `overlay.vtep_mac(name)`."""
+    underlay_mtu: int | None = None
+    """Annotation `podwire.io/underlay-mtu`: bytes its way to other nodes carries, as its own agent
+    says; None when it says nothing one can read."""
     as_number: int | None = None
     route_reflector_cluster_id: str | None = None
 

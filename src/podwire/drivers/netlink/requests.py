@@ -35,6 +35,7 @@ __all__ = [
     "delete_neighbour",
     "delete_route",
     "delete_rule",
+    "move_vxlan",
     "replace_address",
     "replace_fdb",
     "replace_neighbour",
@@ -116,15 +117,30 @@ def create_vxlan(
 
     The kernel gives EEXIST, too, when another vxlan device here has the same VNI and port.
     """
-    data = number(_VXLAN_ID, settings.vni)
-    data += attribute(_VXLAN_PORT, wire.BE16.pack(settings.port))
+    data = _vxlan_place(settings) + attribute(_VXLAN_PORT, wire.BE16.pack(settings.port))
     data += attribute(_VXLAN_LEARNING, bytes([settings.learning]))
+    return _create(name, "vxlan", _mtu_and_mac(mtu, mac), data, up=up)
+
+
+def move_vxlan(name: str, settings: VXLANSettings) -> Request:
+    """Give a living vxlan device another local address and parent: its entries and routes stay.
+
+    Kernels before Linux 5.0 answer EOPNOTSUPP.
+    """
+    info = attribute(_IFLA_INFO_KIND, b"vxlan")
+    info += attribute(_IFLA_INFO_DATA, _vxlan_place(settings))
+    payload = _reference(name, 0, 0) + attribute(_IFLA_LINKINFO, info)
+    return Request(wire.NEWLINK, 0, payload, "move", f"vxlan {name}")
+
+
+def _vxlan_place(settings: VXLANSettings) -> bytes:
+    data = number(_VXLAN_ID, settings.vni)
     if settings.local is not None:
         kind = _VXLAN_LOCAL if settings.local.version == 4 else _VXLAN_LOCAL6
         data += attribute(kind, settings.local.packed)
     if settings.parent is not None:
         data += number(_VXLAN_LINK, settings.parent)
-    return _create(name, "vxlan", _mtu_and_mac(mtu, mac), data, up=up)
+    return data
 
 
 def create_ipip(name: str) -> Request:
