@@ -1,4 +1,4 @@
-"""Agents and BIRDs together: sessions follow a node that is renumbered."""
+"""Agents and BIRDs together: sessions and routes follow a node that is changed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gateways(node: AgentNode, protocol: str) -> set[str]:
     return {route["gateway"] for route in found if "gateway" in route}
 
 
-def test_sessions_follow_a_renumbered_node(make_cluster: Make, birds: list[Bird]) -> None:
+def test_sessions_and_routes_follow_a_changed_node(make_cluster: Make, birds: list[Bird]) -> None:
     cluster = make_cluster(routing=Routing.BIRD)
     for bird in birds:
         bird.start(IDLE)
@@ -56,6 +56,8 @@ def test_sessions_follow_a_renumbered_node(make_cluster: Make, birds: list[Bird]
     until("the session", lambda: (one.ask("status")["bird"] or {})["established"] == 1)
     until("the stand-in ends", lambda: not gateways(one, "80"), one.log)
     assert "1 received" in run(*words)
+    two.ip("link", "set", "ens32", "mtu", "1400")
+    until("BIRD's route knows", lambda: " mtu 1400" in one.ip("route", "show", "proto", "bird"))
     for bird in birds:
         assert "10.0.0.22" in bird.config.read_text()
         assert "10.0.0.2 " not in bird.config.read_text()

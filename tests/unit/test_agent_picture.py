@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from podwire.agent.mirror import FOR_BIRD, NEEDED
 from podwire.agent.picture import Picture
-from podwire.boundary import Entry
+from podwire.boundary import Change, Entry
 from podwire.desired.bgp import KERNEL_METRIC
 from podwire.desired.entries import Table
 from podwire.drivers.netlink.monitor import OVERRUN, Event
@@ -266,3 +266,30 @@ def test_a_route_over_two_wires_outlives_one_of_them() -> None:
     # A device that is taken away takes the whole route with it.
     picture.kernel.on_events([Event(kind="link", deleted=True, value=ENS33)])
     assert key not in routes
+
+
+nodes_said = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.none() | st.integers(576, 9000) | st.just(-1)),
+    max_size=10,
+)
+
+
+@given(nodes_said)
+def test_the_narrowest_other_node_is_known_after_every_change(
+    said: list[tuple[str, int | None]],
+) -> None:
+    picture = filled()
+    known: dict[str, int | None] = {}
+    for name, mtu in said:
+        node = Node(metadata=Metadata(name=name), address=HERE.address, underlay_mtu=mtu)
+        key = keys.node_key(name)
+        known.pop(name, None)
+        if mtu == -1:
+            picture.mirror.on_changes(keys.NODES, [Change(key=key, entry=None, revision="2")])
+        else:
+            known[name] = mtu
+            added = Change(key=key, entry=entry(node), revision="2")
+            picture.mirror.on_changes(keys.NODES, [added])
+        picture.look({})
+        others = [size for other, size in known.items() if other != "a" and size is not None]
+        assert picture.place.others_mtu == min(others, default=65535)

@@ -300,3 +300,12 @@ def test_a_password_bird_cannot_take_is_refused(password: str) -> None:
     tor = peer("tor", address=ip_address("10.9.9.9"), as_number=1, password=PASSWORD)
     with pytest.raises(BadInput, match="bgp/tor"):
         render(compute(with_peers(CLUSTER, tor)), {PASSWORD: password})
+
+
+def test_a_narrower_node_is_known_to_routes_without_a_tunnel() -> None:
+    snapshot = with_node(with_node(CLUSTER, "a", underlay_mtu=1500), "b", underlay_mtu=1400)
+    wide = with_node(snapshot, "c", underlay_mtu=9000)
+    text = render(compute(wide), {})
+    assert "  if bgp_next_hop = 10.0.0.2 then krt_mtu = 1400;\n  accept;" in text
+    assert text.count("krt_mtu") == 1
+    assert "krt_mtu" not in render(compute(wide, "b"), {})

@@ -187,10 +187,10 @@ class Kernel:
                 if hop.device is not None:
                     self._routes_on[hop.device].add(entry.key)
             self._note_default(entry.key, present=entry.kind is RouteKind.UNICAST)
-            was = self.trackers[Table.ROUTES].actual.get(entry.key)
-            if was != entry and (_is_foreign(entry) or _is_foreign(was)):
-                self._doubt_foreign()
-        return self.trackers[table_of(entry)].saw(key_of(entry), entry)
+        news = self.trackers[table_of(entry)].saw(key_of(entry), entry)
+        if news and isinstance(entry, Route):
+            self._doubt_foreign(entry)
+        return news
 
     def gone(self, entry: Entry) -> None:
         """An entry is no longer in the kernel."""
@@ -198,8 +198,7 @@ class Kernel:
             if not self._is_tracked(entry):
                 return
             self._note_default(entry.key, present=False)
-            if _is_foreign(self.trackers[Table.ROUTES].actual.get(entry.key)):
-                self._doubt_foreign()
+            self._doubt_foreign(entry)
             if entry.key not in self.trackers[Table.ROUTES].desired:
                 self._ours_stood.discard(entry.key)
         self.trackers[table_of(entry)].gone(key_of(entry))
@@ -305,8 +304,7 @@ class Kernel:
             if not removed and any(self._is_up(device) for device in devices):
                 self._routes_on[index].add(key)
                 continue
-            if _is_foreign(route):
-                self._doubt_foreign()
+            self._doubt_foreign(route)
             tracker.gone(key)
             self._note_default(key, present=False)
 
@@ -314,9 +312,14 @@ class Kernel:
         link = self.by_index.get(index or 0)
         return link is not None and link.up
 
-    def _doubt_foreign(self) -> None:
-        self._foreign = None
-        self._seen.foreign_routes = True
+    def _doubt_foreign(self, route: Route | None = None) -> None:
+        """A route moved (None: nobody knows which); it matters when it is or was a foreign one."""
+        if self._foreign is None:
+            return  # nobody has asked since the last doubt
+        ours = route is not None and route.protocol == PROTOCOL_PODWIRE
+        if route is None or not ours or route.key.destination in self._foreign:
+            self._foreign = None
+            self._seen.foreign_routes = True
 
     def _note_default(self, key: RouteKey, *, present: bool) -> None:
         if key.destination.prefixlen != 0 or (key in self._defaults) == present:
@@ -349,10 +352,6 @@ class Kernel:
     def _name(self, index: int) -> str:
         link = self.by_index.get(index)
         return "" if link is None else link.name
-
-
-def _is_foreign(entry: Entry | None) -> bool:
-    return isinstance(entry, Route) and entry.protocol != PROTOCOL_PODWIRE
 
 
 def _steady(route: Route) -> Route:

@@ -59,9 +59,18 @@ class Place:
     def look(self, seen: Seen, moved: Moved) -> None:
         """Take in what moved, before anything is asked."""
         if moved.nodes:
-            self._others = narrowest(self._other_nodes())
+            self._look_at_mtus(moved.nodes)
         if moved.nodes or seen.addresses or seen.foreign_routes or _devices_moved(seen):
             self._routed = None
+
+    def _look_at_mtus(self, moved: set[str]) -> None:
+        """All nodes are asked again only when the narrowest may have become wider."""
+        nodes = self._mirror.nodes
+        if self.narrowest_other is None or self.narrowest_other in moved:
+            self._others = narrowest(self._other_nodes())
+            return
+        others = (nodes[name] for name in moved if name in nodes and name != self._config.node)
+        self._others = min(self._others, narrowest(others), key=lambda pair: pair[0])
 
     def concerns_address(self, seen: Seen) -> bool:
         """Whether the node may have another address or MTU now."""

@@ -130,6 +130,8 @@ class BirdConfig:
     """Those that peers name and that exist, by name."""
     peers: tuple[BirdPeer, ...] = ()
     """In the order of protocol names."""
+    narrow: tuple[tuple[IPAddress, int], ...] = ()
+    """Nodes whose underlay has a smaller MTU than ours, and that MTU: no tunnel's says it."""
     recovery_s: int = RECOVERY_S
     unserved: tuple[str, ...] = ()
     """What the resources ask for that is left out, a sentence each; no part of the text."""

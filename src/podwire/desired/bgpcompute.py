@@ -53,6 +53,7 @@ def compute_bird(snapshot: Snapshot, name: str, *, has_ipip: bool = True) -> Bir
             snapshot.bgp_filters[name] for name in sorted(named) if name in snapshot.bgp_filters
         ),
         peers=peering.peers,
+        narrow=tuple(sorted(_narrow(node, snapshot))),
         unserved=peering.unserved,
     )
 
@@ -66,6 +67,14 @@ def _pool(pool: IPPool, *, has_ipip: bool) -> BirdPool:
         by_agent=pool.encapsulation is Encapsulation.VXLAN,
         exported=not pool.disable_bgp_export,
     )
+
+
+def _narrow(here: Node, snapshot: Snapshot) -> Iterator[tuple[IPv4Address, int]]:
+    own = here.underlay_mtu or 0
+    for there in snapshot.nodes.values():
+        mtu, address = there.underlay_mtu, there.address
+        if isinstance(address, IPv4Interface) and mtu is not None and mtu < own:
+            yield address.ip, mtu
 
 
 def _borrowed(node: Node, snapshot: Snapshot) -> Iterator[IPNetwork]:

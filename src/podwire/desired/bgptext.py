@@ -151,6 +151,8 @@ def _to_kernel(config: BirdConfig) -> Iterator[str]:
     yield "  if source != RTS_BGP then reject;"
     for pool in config.pools:
         yield from _of_pool(pool, config)
+    for address, mtu in config.narrow:
+        yield f"  if bgp_next_hop = {address} then krt_mtu = {mtu};"
     yield "  accept;"
     yield "}"
     yield ""
