@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podwire.boundary import Verb, Write
-from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavailable, Unsupported
+from podwire.drivers.store.jsontext import Opaque
+from podwire.errors import (
+    AlreadyExists,
+    BadInput,
+    Compacted,
+    Conflict,
+    DatastoreUnavailable,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +82,25 @@ class StoreContract(ABC):
         entry = store.get("/n")
         assert entry is not None
         assert entry.value["n"] == 1766400000000000001
+
+    @pytest.mark.parametrize("text", ["", " ", "[1]", "null", "half {"])
+    def test_a_value_that_is_no_object_harms_only_itself(self, store: Store, text: str) -> None:
+        watch = store.watch("/a/", store.list("/a/").revision)
+        made = store.create("/a/1", Opaque("/a/1", text))
+        store.create("/a/2", {"n": 2})
+        assert [entry.value for entry in store.list("/a/").entries] == [made.value, {"n": 2}]
+        assert shown(take(watch, 2)) == [("/a/1", made.value), ("/a/2", {"n": 2})]
+        watch.close()
+        entry = store.get("/a/1")
+        assert entry == made
+        assert isinstance(entry.value, Opaque)
+        assert entry.value.text == text
+        if text.strip():
+            with pytest.raises(BadInput, match="/a/1: the stored value is no JSON object"):
+                entry.value.get("state")
+        else:
+            assert entry.value.get("state") is None
+        assert store.update("/a/1", {"n": 1}, entry.revision) == store.get("/a/1")
 
     def test_create_refuses_a_key_that_is_taken(self, store: Store) -> None:
         made = store.create("/a", {"by": "first"})

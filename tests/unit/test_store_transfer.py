@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.cli.main import podwire
+from podwire.drivers.store.jsontext import Opaque, to_text
 from podwire.drivers.store.single_object import Crash, SingleObjectStore
 from podwire.drivers.store.transfer import export_lines, import_objects, parse_lines
 from podwire.errors import BadInput, InUse
@@ -51,8 +52,29 @@ def test_all_arrives(objects: dict[str, dict[str, object]]) -> None:
     assert moved(filled(objects), target) == 0
 
 
+@pytest.mark.parametrize("text", ["", "true", "no JSON", "[1, 2]"])
+def test_values_that_are_no_objects_arrive_as_they_are(text: str) -> None:
+    target = SingleObjectStore()
+    moved(filled({"/calico/ipam/v2/host/old": Opaque("", text)}), target)
+    (entry,) = target.list("").entries
+    assert to_text(entry.value) == text
+
+
+def test_what_is_no_text_is_named_and_not_left_out() -> None:
+    source = filled({"/calico/x": Opaque("", "\udcff")})
+    with pytest.raises(BadInput, match="'/calico/x' or its value is no text"):
+        moved(source, SingleObjectStore())
+
+
+def test_what_other_programs_keep_in_the_same_etcd_stays_out_of_it() -> None:
+    source = filled({"/registry/pods/x": Opaque("", "k8s\0\udcff"), "/calico/x": {}})
+    target = filled({"/registry/pods/y": {}})
+    assert moved(source, target) == 1
+
+
 def test_what_only_a_running_cluster_has_stays() -> None:
-    source = filled({f"{keys.APPLIED}node-1": {}, "/calico/x": {}})
+    status = f"{keys.FELIX}no-region/host/node-1/status"
+    source = filled({f"{keys.APPLIED}node-1": {}, status: {"uptime": 1}, "/calico/x": {}})
     target = SingleObjectStore()
     moved(source, target)
     assert [entry.key for entry in target.list("").entries] == ["/calico/x"]

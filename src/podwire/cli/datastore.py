@@ -10,6 +10,7 @@ import click
 
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.tables import columns, output
+from podwire.drivers.store.jsontext import Opaque
 from podwire.errors import Conflict, NotFound
 from podwire.model import codec, keys
 
@@ -40,7 +41,7 @@ def list_(ctx: click.Context, prefix: str, format: str | None) -> None:
     if format is not None:
         click.echo(output([_shown(entry) for entry in entries], format), nl=False)
         return
-    rows = [(entry.key, entry.revision, len(json.dumps(entry.value))) for entry in entries]
+    rows = [(entry.key, entry.revision, len(json.dumps(_value(entry)))) for entry in entries]
     if rows:
         click.echo(columns(("KEY", "REVISION", "BYTES"), rows), nl=False)
     else:
@@ -60,7 +61,7 @@ def get(ctx: click.Context, key: str, format: str | None) -> None:
             f"datastore: there is nothing under {key}",
             fix=f"see what is there: podwire datastore list {key.rpartition('/')[0]}/",
         )
-    shown = entry.value if format is None else _shown(entry)
+    shown = _value(entry) if format is None else _shown(entry)
     click.echo(output(shown, format or "json"), nl=False)
 
 
@@ -160,7 +161,12 @@ def _shown(entry: Entry) -> JSON:
     revision = entry.revision
     return {
         "key": entry.key,
-        "value": entry.value,
+        "value": _value(entry),
         # A number where the datastore counts (sqlite, etcd); opaque text stays text.
         "modRevision": int(revision) if revision.isdecimal() else revision,
     }
+
+
+def _value(entry: Entry) -> JSON:
+    """The value; as text where it is no JSON object."""
+    return entry.value.text if isinstance(entry.value, Opaque) else entry.value

@@ -35,7 +35,9 @@ IPAM_CONFIG_KEY = f"{IPAM}config"
 PROBE = "/podwire/v1/probe"
 """Ours: what `Store.check_writable` tries to write; it never stays."""
 
-NODE_STATUS = "/calico/felix/v2/no-region/host/"
+FELIX = "/calico/felix/v2/"
+"""What each node's agent says of itself, Calico's and ours."""
+NODE_STATUS = f"{FELIX}no-region/host/"
 """Reports of the nodes' agents, with a lease."""
 
 APPLIED = "/podwire/v1/applied/"

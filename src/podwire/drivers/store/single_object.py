@@ -13,7 +13,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from podwire.boundary import Change, Entry, Listing, Verb, Write
-from podwire.drivers.store.jsontext import from_text, to_text
+from podwire.drivers.store.jsontext import from_stored, to_text
 from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavailable, Unsupported
 from podwire.model import keys
 
@@ -218,14 +218,14 @@ class SingleObjectStore:
         found = self._objects.get(key)
         if found is None:
             return None
-        return Entry(key=key, value=from_text(found[0]), revision=_opaque(found[1]))
+        return Entry(key=key, value=from_stored(key, found[0]), revision=_opaque(found[1]))
 
     def _change(self, number: int) -> Change:
         key, text = self._log[number - 1]
         revision = _opaque(number)
         entry = None
         if text is not None:
-            entry = Entry(key=key, value=from_text(text), revision=revision)
+            entry = Entry(key=key, value=from_stored(key, text), revision=revision)
         return Change(key=key, entry=entry, revision=revision)
 
     def _failed(self) -> BaseException:

@@ -12,13 +12,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from podwire.boundary import Change, Entry, Listing, Verb, Write
 from podwire.drivers.store.follower import Follower
-from podwire.drivers.store.jsontext import from_text, to_text
+from podwire.drivers.store.jsontext import from_stored, to_text
 from podwire.drivers.store.sqlitefile import SQLiteFile
-from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavailable
+from podwire.errors import AlreadyExists, Compacted, Conflict
 from podwire.model import keys
 
 if TYPE_CHECKING:
@@ -215,14 +213,7 @@ class SQLiteStore:
         return revision
 
     def _entry(self, key: str, text: str, revision: int) -> Entry:
-        try:
-            value = from_text(text)
-        except msgspec.DecodeError as error:
-            raise DatastoreUnavailable(
-                f"datastore {self.path}: the value of {key} is no JSON object ({error})",
-                fix="restore a copy of the file",
-            ) from None
-        return Entry(key=key, value=value, revision=str(revision))
+        return Entry(key=key, value=from_stored(key, text), revision=str(revision))
 
 
 class SQLiteWatch:

@@ -1,6 +1,7 @@
 """Moving all objects from one datastore to another, by way of text: one JSON object a line.
 
-The first line says what follows; each further one is `{"key": …, "value": …}`.
+The first line says what follows; each further one is `{"key": …, "value": …}`, or has `text` for
+a value that is no JSON object. Kinds that this version does not know travel like all others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from podwire.boundary import Entry, Verb, Write
-from podwire.drivers.store.jsontext import from_text, to_text
+from podwire.drivers.store.jsontext import Opaque, from_stored, from_text, to_text
 from podwire.errors import AlreadyExists, BadInput, InUse
 from podwire.model import keys
 
@@ -25,15 +26,38 @@ PIECE = 100
 """Writes in one batch; etcd takes 128."""
 SHOWN = 5
 """Keys named in an error."""
+PREFIXES = ("/calico/", "/podwire/")
+"""What is moved; an etcd may serve other programs besides."""
+PASSING = (keys.APPLIED, keys.OBJECTIONS, keys.FELIX)
+"""What running agents say of themselves: it would be untrue elsewhere."""
 
 
 def export_lines(store: Store) -> Iterator[str]:
-    """Everything that lasts, as it was at one moment."""
-    passing = (keys.APPLIED, keys.OBJECTIONS)
-    entries = [e for e in store.list("").entries if not e.key.startswith(passing)]
+    """Everything that lasts.
+
+    Raises:
+        BadInput: something is no text; names the key.
+    """
+    entries = [entry for entry in _entries(store) if not entry.key.startswith(PASSING)]
     yield to_text({"format": FORMAT, "objects": len(entries)})
     for entry in entries:
-        yield to_text({"key": entry.key, "value": entry.value})
+        yield _line(entry)
+
+
+def _entries(store: Store) -> list[Entry]:
+    return [entry for prefix in PREFIXES for entry in store.list(prefix).entries]
+
+
+def _line(entry: Entry) -> str:
+    opaque = isinstance(entry.value, Opaque)
+    value = {"text": to_text(entry.value)} if opaque else {"value": entry.value}
+    try:
+        return to_text({"key": entry.key, **value})
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"{entry.key!a} or its value is no text and cannot be exported",
+            fix="it is not Calico's: delete it, or move it with etcdctl",
+        ) from None
 
 
 def parse_lines(lines: Iterable[str], source: str) -> dict[str, Wire]:
@@ -50,7 +74,9 @@ def parse_lines(lines: Iterable[str], source: str) -> dict[str, Wire]:
             if number == 1:
                 head = value
             else:
-                found[str(value["key"])] = value["value"]
+                key = str(value["key"])
+                text = value.get("text")
+                found[key] = value["value"] if text is None else from_stored(key, str(text))
         except (msgspec.DecodeError, KeyError) as error:
             raise BadInput(f"{source}:{number}: is no line of an export: {error}") from None
         if head.get("format") != FORMAT:
@@ -72,7 +98,7 @@ def import_objects(store: Store, objects: dict[str, Wire]) -> int:
     Raises:
         InUse: it holds other objects, or has other values under these keys; nothing was written.
     """
-    there = {entry.key: entry for entry in store.list("").entries}
+    there = {entry.key: entry for entry in _entries(store)}
     other = [key for key, entry in there.items() if not _is_same(entry, objects)]
     if other:
         more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
@@ -100,7 +126,8 @@ def _write(store: Store, writes: Sequence[Write]) -> None:
             store.batch(writes)
             return
         for write in writes:
-            store.create(write.key, write.value or {})
+            assert write.value is not None
+            store.create(write.key, write.value)
     except AlreadyExists as error:
         raise InUse(
             f"somebody else writes into this datastore: {error.message}",

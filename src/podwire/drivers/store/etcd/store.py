@@ -8,19 +8,26 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from podwire.boundary import Entry, Listing, Verb, Write
+from podwire.boundary import Listing, Verb, Write
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.client import COMPACT, RANGE, STATUS, TXN, Client
+from podwire.drivers.store.etcd.transaction import (
+    entry_of,
+    is_carried_out,
+    key_bytes,
+    refusal,
+    transaction,
+    written,
+)
 from podwire.drivers.store.etcd.watch import EtcdWatch
-from podwire.drivers.store.jsontext import from_text, to_text
-from podwire.errors import AlreadyExists, Compacted, Conflict, Unsupported
+from podwire.errors import Compacted, Conflict, Unsupported
 from podwire.model import keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from podwire.boundary import Revision
+    from podwire.boundary import Entry, Revision
     from podwire.model.config import EtcdConfig
     from podwire.model.resource import Wire
 
@@ -45,7 +52,7 @@ class EtcdStore:
 
     def get(self, key: str) -> Entry | None:
         """See `Store.get`."""
-        answer = self._client.call(RANGE, pb.RangeRequest(key=key.encode()))
+        answer = self._client.call(RANGE, pb.RangeRequest(key=key_bytes(key)))
         return entry_of(answer.kvs[0]) if answer.kvs else None
 
     def list(self, prefix: str) -> Listing:
@@ -149,57 +156,3 @@ def prefix_range(prefix: str) -> tuple[bytes, bytes]:
         return b"\0", b"\0"
     # UTF-8 has no byte 255, so the last one can always be raised.
     return start, start[:-1] + bytes([start[-1] + 1])
-
-
-def transaction(writes: Sequence[Write]) -> pb.TxnRequest:
-    """All writes or none; when a condition does not hold it answers with what is there."""
-    request = pb.TxnRequest()
-    for write in writes:
-        key = write.key.encode()
-        if write.verb is Verb.CREATE:
-            request.compare.add(target=pb.Compare.VERSION, key=key, version=0)
-        elif write.verb is Verb.UPDATE or write.revision is not None:
-            revision = write.revision or ""
-            number = int(revision) if revision.isdecimal() else -1  # no object has that one
-            request.compare.add(target=pb.Compare.MOD, key=key, mod_revision=number)
-        if write.verb is Verb.DELETE:
-            request.success.add(request_delete_range=pb.DeleteRangeRequest(key=key))
-        else:
-            put = pb.PutRequest(key=key, value=to_text(write.value or {}).encode())
-            request.success.add(request_put=put)
-        request.failure.add(request_range=pb.RangeRequest(key=key))
-    return request
-
-
-def entry_of(kv: pb.KeyValue) -> Entry:
-    """One object as etcd tells it."""
-    return Entry(
-        key=kv.key.decode(), value=from_text(kv.value.decode()), revision=str(kv.mod_revision)
-    )
-
-
-def written(write: Write, revision: Revision) -> Entry | None:
-    """What a write left behind."""
-    if write.verb is Verb.DELETE:
-        return None
-    value = from_text(to_text(write.value or {}))
-    return Entry(key=write.key, value=value, revision=revision)
-
-
-def is_carried_out(write: Write, there: Entry | None) -> bool:
-    """Whether what stands there is what the write would have left behind."""
-    if there is None:
-        return write.verb is Verb.DELETE
-    return write.verb is not Verb.DELETE and to_text(there.value) == to_text(write.value or {})
-
-
-def refusal(writes: Sequence[Write], there: Sequence[Entry | None]) -> AlreadyExists | Conflict:
-    """Which write's condition did not hold."""
-    for write, entry in zip(writes, there, strict=True):
-        if write.verb is Verb.CREATE and entry is not None:
-            return AlreadyExists(f"{write.key} exists already")
-        found = None if entry is None else entry.revision
-        conditional = write.verb is Verb.UPDATE or write.revision is not None
-        if write.verb is not Verb.CREATE and conditional and found != write.revision:
-            return Conflict(f"{write.key} was changed or deleted since it was read")
-    return Conflict(f"{writes[0].key} was changed at the same time")

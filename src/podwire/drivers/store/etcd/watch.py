@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from podwire.boundary import Change, Entry
+from podwire.boundary import Change
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.client import WATCH, Client
-from podwire.drivers.store.jsontext import from_text
+from podwire.drivers.store.etcd.transaction import entry_of
 from podwire.errors import Compacted, DatastoreUnavailable, PodwireError
 
 if TYPE_CHECKING:
@@ -78,11 +78,9 @@ class EtcdWatch:
 
 def change_of(event: pb.Event) -> Change:
     """One event as a change."""
-    key, revision = event.kv.key.decode(), str(event.kv.mod_revision)
-    entry = None
-    if event.type == pb.Event.PUT:
-        entry = Entry(key=key, value=from_text(event.kv.value.decode()), revision=revision)
-    return Change(key=key, entry=entry, revision=revision)
+    entry = entry_of(event.kv)
+    there = event.type == pb.Event.PUT
+    return Change(key=entry.key, entry=entry if there else None, revision=entry.revision)
 
 
 def _reason(answer: pb.WatchResponse) -> PodwireError:
