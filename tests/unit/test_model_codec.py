@@ -217,6 +217,37 @@ def test_unknown_fields_survive_at_every_level(value: Stored) -> None:
     assert wire == before  # and the value read is not changed by writing
 
 
+def test_the_addresses_calico_reads_follow_the_node() -> None:
+    key = f"{RESOURCES}/nodes/node-1"
+    node = codec.decode_node(key, {})
+    assert codec.encode(node)["spec"] == {}
+    first = codec.encode(replace(node, address=ip_interface("10.0.0.1/24")))
+    assert first["spec"]["addresses"] == [{"address": "10.0.0.1/24", "type": "CalicoNodeIP"}]
+    other = {"address": "10.0.0.1", "type": "InternalIP"}
+    first["spec"]["addresses"].append(other)
+    moved = replace(codec.decode_node(key, first), address=ip_interface("10.0.0.7/24"))
+    assert codec.encode(moved)["spec"]["addresses"] == [
+        {"address": "10.0.0.7/24", "type": "CalicoNodeIP"},
+        other,
+    ]
+
+
+@given(STORED, st.sampled_from([None, "", [], {}, False, 0]))
+def test_what_says_nothing_stays_as_it_stands(value: Stored, nothing: Any) -> None:
+    """Null, empty and absent mean the same, and a write of something else changes none of them."""
+    wire = json.loads(json.dumps(codec.encode(value)))
+    holder = wire.get("spec", wire)
+    read = codec.decode(codec.key_of(value), wire)
+    for name in tuple(holder):
+        before = holder[name]
+        holder[name] = nothing
+        with contextlib.suppress(BadInput):
+            blank = codec.decode(codec.key_of(value), wire)
+            if blank == read:  # it already said nothing
+                assert codec.encode(blank) == wire
+        holder[name] = before
+
+
 def test_a_change_keeps_the_unknown_fields_beside_it() -> None:
     key = f"{RESOURCES}/nodes/node-1"
     node = codec.decode_node(key, sprinkle(GOLDEN[key]))

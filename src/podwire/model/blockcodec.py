@@ -10,7 +10,7 @@ from podwire.errors import BadInput
 from podwire.model import keys
 from podwire.model.addressing import parse_network
 from podwire.model.block import Allocation, Block
-from podwire.model.wire import Fields, child, lay, thaw
+from podwire.model.wire import Fields, lay, settle, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,21 +54,25 @@ def encode_block(block: Block) -> Wire:
     wire: dict[str, JSON] = dict(block.wire)
     wire["cidr"] = str(block.cidr)
     affinity = block.foreign_affinity if block.node is None else f"{HOST}{block.node}"
-    wire["affinity"] = affinity
+    stored = bool(block.wire)
+    if affinity or wire.get("affinity") or not stored:
+        wire["affinity"] = affinity  # null where nobody holds it, as Calico has it
     wire.pop("hostAffinity", None)
     lay(wire, "affinity_claim_time", block.claimed)
     indexes, attributes = _shared(block)
-    wire["allocations"] = [indexes.get(ordinal) for ordinal in range(block.size)]
-    wire["unallocated"] = list(block.unallocated)
-    wire["attributes"] = attributes
-    wire["sequenceNumber"] = block.sequence
-    before = child(wire, "sequenceNumberForAllocation")  # read only
-    wire["sequenceNumberForAllocation"] = {
+    allocations = [indexes.get(ordinal) for ordinal in range(block.size)]
+    settle(wire, "allocations", allocations, absent=[None] * block.size, stored=stored)
+    settle(wire, "unallocated", list(block.unallocated), absent=[], stored=stored)
+    settle(wire, "attributes", attributes, absent=[], stored=stored)
+    before = wire.get("sequenceNumberForAllocation") or {}
+    sequences = {
         str(ordinal): allocation.sequence
         for ordinal, allocation in sorted(block.allocations.items())
         if allocation.sequence or str(ordinal) in before
     }
-    wire["deleted"] = block.deleted
+    settle(wire, "sequenceNumber", block.sequence, absent=0, stored=stored)
+    settle(wire, "sequenceNumberForAllocation", sequences, absent={}, stored=stored)
+    settle(wire, "deleted", block.deleted, absent=False, stored=stored)
     return wire
 
 
@@ -157,19 +161,18 @@ def _shared(block: Block) -> tuple[dict[int, int], list[JSON]]:
 
 
 def _is_as_before(allocation: Allocation, before: Wire) -> bool:
-    """Whether `_attribute_of` would give just what stood there: true of all but the one written."""
+    """Whether what stood there says the same: true of all but the one written."""
     get = before.get
     return (
-        "handle_id" in before
-        and get("handle_id") == allocation.handle
-        and get("secondary") == allocation.attributes
+        (get("handle_id") or None) == allocation.handle
+        and (get("secondary") or {}) == allocation.attributes
         and _is_laid(before, "releasedAt", allocation.released_at)
         and _is_laid(before, "alternateOwnerAttrs", allocation.alternate)
     )
 
 
 def _is_laid(before: Wire, name: str, value: JSON) -> bool:
-    return name not in before if value is None else before.get(name) == value
+    return bool((before.get(name) or None) == value)
 
 
 def _attribute_of(allocation: Allocation, before: Wire) -> dict[str, JSON]:

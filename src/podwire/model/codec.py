@@ -26,7 +26,14 @@ from podwire.model.endpoint import WorkloadEndpoint
 from podwire.model.kept import KeptResource, decode_kept, encode_kept, kept_key
 from podwire.model.link import LARGEST_MTU, SMALLEST_MTU
 from podwire.model.node import ClusterInformation, Node, Routing
-from podwire.model.pool import IPPool, IPReservation, Mode, Use
+from podwire.model.pool import (
+    DEFAULT_USES,
+    IPPool,
+    IPReservation,
+    Mode,
+    Use,
+    default_block_size,
+)
 from podwire.model.resourcecodec import (
     API_VERSION,
     as_number,
@@ -35,7 +42,7 @@ from podwire.model.resourcecodec import (
     named,
     wrong_key,
 )
-from podwire.model.wire import Fields, child, lay, thaw
+from podwire.model.wire import Fields, child, lay, settle, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +70,7 @@ __all__ = [
     "key_of",
 ]
 
+CALICO_NODE_IP = "CalicoNodeIP"
 ROUTING_ANNOTATION = "podwire.io/routing"
 NEXT_ROUTING_ANNOTATION = "podwire.io/next-routing"
 UNDERLAY_MTU_ANNOTATION = "podwire.io/underlay-mtu"
@@ -94,15 +102,22 @@ def encode(value: Stored) -> Wire:
         case WorkloadEndpoint():
             return _encode_endpoint(value)
         case Affinity():
-            return _record(value, state=value.state.value, deleted=value.deleted)
+            wire = _record(value)
+            confirmed, stored = AffinityState.CONFIRMED.value, bool(value.wire)
+            settle(wire, "state", value.state.value, absent=confirmed, stored=stored)
+            return wire
         case Handle():
+            wire = _record(value)
             blocks = {str(cidr): count for cidr, count in value.blocks.items()}
-            return _record(value, block=blocks, deleted=value.deleted)
+            settle(wire, "block", blocks, absent={}, stored=bool(value.wire))
+            return wire
         case IPAMConfig():
             return _encode_ipam_config(value)
         case IPReservation():
             wire = encode_resource(value, "IPReservation", value.metadata)
-            child(wire, "spec")["reservedCIDRs"] = [str(cidr) for cidr in value.reserved]
+            reserved = [str(cidr) for cidr in value.reserved]
+            spec, stored = child(wire, "spec"), bool(value.wire)
+            settle(spec, "reservedCIDRs", reserved, absent=[], stored=stored)
             return wire
         case ClusterInformation():
             return _encode_cluster(value)
@@ -154,7 +169,7 @@ def decode_pool(key: str, wire: Wire) -> IPPool:
         wire=wire,
         metadata=decode_metadata(key, wire, name),
         cidr=cidr,
-        block_size=spec.integer("blockSize") or (26 if cidr.version == 4 else 122),
+        block_size=spec.integer("blockSize") or default_block_size(cidr),
         ipip_mode=spec.one_of("ipipMode", Mode, Mode.NEVER),
         vxlan_mode=spec.one_of("vxlanMode", Mode, Mode.NEVER),
         nat_outgoing=spec.boolean("natOutgoing"),
@@ -162,7 +177,7 @@ def decode_pool(key: str, wire: Wire) -> IPPool:
         disable_bgp_export=spec.boolean("disableBGPExport"),
         node_selector=spec.text("nodeSelector") or "all()",
         namespace_selector=spec.maybe_text("namespaceSelector"),
-        allowed_uses=uses or (Use.WORKLOAD, Use.TUNNEL),
+        allowed_uses=uses or DEFAULT_USES,
         automatic=spec.text("assignmentMode") != "Manual",
     )
 
@@ -300,16 +315,19 @@ def _encode_pool(pool: IPPool) -> Wire:
     wire = encode_resource(pool, "IPPool", pool.metadata)
     spec = child(wire, "spec")
     spec["cidr"] = str(pool.cidr)
-    spec["vxlanMode"] = pool.vxlan_mode.value
-    spec["ipipMode"] = pool.ipip_mode.value
+    for name, value, absent in (
+        ("vxlanMode", pool.vxlan_mode.value, Mode.NEVER.value),
+        ("ipipMode", pool.ipip_mode.value, Mode.NEVER.value),
+        ("blockSize", pool.block_size, default_block_size(pool.cidr)),
+        ("nodeSelector", pool.node_selector, "all()"),
+        ("allowedUses", [use.value for use in pool.allowed_uses], list(DEFAULT_USES)),
+        ("assignmentMode", "Automatic" if pool.automatic else "Manual", "Automatic"),
+    ):
+        settle(spec, name, value, absent=absent, stored=bool(pool.wire))
     lay(spec, "natOutgoing", pool.nat_outgoing, absent=False)
     lay(spec, "disabled", pool.disabled, absent=False)
     lay(spec, "disableBGPExport", pool.disable_bgp_export, absent=False)
-    spec["blockSize"] = pool.block_size
-    spec["nodeSelector"] = pool.node_selector
     lay(spec, "namespaceSelector", pool.namespace_selector)
-    spec["allowedUses"] = [use.value for use in pool.allowed_uses]
-    spec["assignmentMode"] = "Automatic" if pool.automatic else "Manual"
     return wire
 
 
@@ -317,6 +335,7 @@ def _encode_node(node: Node) -> Wire:
     wire = encode_resource(node, "Node", node.metadata)
     spec = child(wire, "spec")
     bgp = dict(spec.get("bgp") or {})
+    _lay_addresses(spec, bgp, node)
     lay(bgp, "ipv4Address", _text(node.address))
     lay(bgp, "ipv6Address", _text(node.address6))
     lay(bgp, "ipv4IPIPTunnelAddr", _text(node.ipip_tunnel))
@@ -337,6 +356,21 @@ def _encode_node(node: Node) -> Wire:
     return wire
 
 
+def _lay_addresses(spec: dict[str, JSON], bgp: Wire, node: Node) -> None:
+    """Keep the list of addresses, which Calico reads besides, in step with those of BGP."""
+    before = [text for name in ("ipv4Address", "ipv6Address") if (text := bgp.get(name))]
+    now = [str(address) for address in (node.address, node.address6) if address is not None]
+    if now == before:
+        return
+    others = [
+        item
+        for item in spec.get("addresses") or ()
+        if item.get("type") != CALICO_NODE_IP or item.get("address") not in before
+    ]
+    ours = [{"address": text, "type": CALICO_NODE_IP} for text in now]
+    lay(spec, "addresses", [*ours, *others], absent=[])
+
+
 def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
     wire = encode_resource(endpoint, "WorkloadEndpoint", endpoint.metadata)
     spec = child(wire, "spec")
@@ -348,7 +382,8 @@ def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
         ("endpoint", endpoint.endpoint),
     ):
         lay(spec, name, text, absent="")
-    spec["ipNetworks"] = [str(address) for address in endpoint.addresses]
+    addresses = [str(address) for address in endpoint.addresses]
+    settle(spec, "ipNetworks", addresses, absent=[], stored=bool(endpoint.wire))
     lay(spec, "profiles", list(endpoint.profiles), absent=[])
     lay(spec, "interfaceName", endpoint.interface, absent="")
     lay(spec, "mac", endpoint.mac, absent="")
@@ -368,7 +403,7 @@ def _encode_cluster(cluster: ClusterInformation) -> Wire:
     lay(spec, "clusterGUID", cluster.guid, absent="")
     lay(spec, "clusterType", cluster.cluster_type, absent="")
     lay(spec, "calicoVersion", cluster.version)
-    spec["datastoreReady"] = cluster.ready
+    settle(spec, "datastoreReady", cluster.ready, absent=False, stored=bool(cluster.wire))
     return wire
 
 
@@ -381,9 +416,9 @@ def _encode_ipam_config(config: IPAMConfig) -> Wire:
     return wire
 
 
-def _record(value: Stored, **fields: JSON) -> Wire:
+def _record(value: Affinity | Handle) -> dict[str, JSON]:
     wire: dict[str, JSON] = thaw(value.wire)
-    wire.update(fields)
+    settle(wire, "deleted", value.deleted, absent=False, stored=bool(value.wire))
     return wire
 
 

@@ -30,6 +30,14 @@ class Use(StrEnum):
     LOAD_BALANCER = "LoadBalancer"
 
 
+DEFAULT_USES = (Use.WORKLOAD, Use.TUNNEL)
+
+
+def default_block_size(cidr: IPNetwork) -> int:
+    """Prefix length of the blocks of a pool that names none."""
+    return 26 if cidr.version == 4 else 122
+
+
 class Encapsulation(StrEnum):
     """How packets cross from node to node."""
 
@@ -53,7 +61,7 @@ class IPPool(Stored):
     disable_bgp_export: bool = False
     node_selector: str = "all()"
     namespace_selector: str | None = None
-    allowed_uses: tuple[Use, ...] = (Use.WORKLOAD, Use.TUNNEL)
+    allowed_uses: tuple[Use, ...] = DEFAULT_USES
     automatic: bool = True
     """assignmentMode Automatic; False (Manual): only explicit requests take from it."""
 

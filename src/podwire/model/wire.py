@@ -182,9 +182,22 @@ def child(wire: dict[str, JSON], name: str) -> dict[str, JSON]:
 def lay(wire: dict[str, JSON], name: str, value: JSON, *, absent: JSON = None) -> None:
     """Write a field, or leave it out where its value is what an absent field means.
 
-    A field that was written keeps being written, unless the value is None.
+    What stands there and means the same (null, false, an empty text or list) stays as it is.
     """
+    if value in (None, absent) and not wire.get(name):
+        return
     if value is None:
-        wire.pop(name, None)
-    elif name in wire or value != absent:
+        del wire[name]
+    else:
+        wire[name] = value
+
+
+def settle(wire: dict[str, JSON], name: str, value: JSON, *, absent: JSON, stored: bool) -> None:
+    """Write a field whatever its value: readers before Calico 3.32 know no defaults.
+
+    In an object that was stored without it, by somebody who meant the default, it stays absent.
+    """
+    if stored:
+        lay(wire, name, value, absent=absent)
+    else:
         wire[name] = value

@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from podwire import __version__
 from podwire.errors import AlreadyExists, DatastoreUnavailable
 from podwire.model import keys
 from podwire.model.block import IPAMConfig
@@ -41,9 +40,9 @@ def ensure_cluster(store: Store, *, routing: Routing = Routing.AGENT) -> Cluster
 
 
 def _new_cluster(routing: Routing) -> ClusterInformation:
+    # No calicoVersion: a calicoctl refuses to work in a cluster of another version than its own.
     return ClusterInformation(
         metadata=Metadata(name="default").born(uuid.uuid4(), datetime.now(UTC)),
         guid=uuid.uuid4().hex,
-        version=f"podwire {__version__}",
         routing=routing,
     )
