@@ -173,13 +173,16 @@ class Cluster:
     routing: Routing = Routing.AGENT
     datastore: DatastoreConfig | None = None
     """None: a file of its own."""
+    is_filled: bool = False
+    """Whether the datastore has its pools already."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         where = self.datastore or DatastoreConfig(path=str(self.folder / "store.db"))
         self.store: Store = open_store(where)
         ensure_cluster(self.store, routing=self.routing)
-        self.store.create(codec.key_of(self.pool), codec.encode(self.pool))
+        if not self.is_filled:
+            self.store.create(codec.key_of(self.pool), codec.encode(self.pool))
         self.nodes = [AgentNode(number, self.folder, where) for number in (1, 2)]
         for node in self.nodes:
             run("ip", "netns", "add", node.netns)
@@ -238,35 +241,38 @@ class PodOnNode:
     node: AgentNode
     name: str
     address: str = ""
+    network: str = "pods"
 
     def call(self, command: str, version: str = "1.0.0", **fields: Any) -> dict[str, Any]:
         """Run the plugin on the node; its answer, with `exit`. `fields`: more of the network."""
         config = {
             "cniVersion": version,
-            "name": "pods",
+            "name": self.network,
             "type": "podwire",
             "agentSocket": self.node.socket,
             "spoolDir": str(self.node.folder / f"{self.node.netns}.spool"),
             **fields,
         }
-        environment = {
+        done = subprocess.run(
+            self.node.inside(*(c_program() or PYTHON)),
+            input=json.dumps(config).encode(),
+            capture_output=True,
+            env={**self.environment(), "CNI_COMMAND": command},
+            check=False,
+        )
+        told = json.loads(done.stdout) if done.stdout.strip() else {}
+        return {"exit": done.returncode, **told}
+
+    def environment(self) -> dict[str, str]:
+        """What the plugin is told of the pod."""
+        return {
             "PATH": os.environ["PATH"],
-            "CNI_COMMAND": command,
             "CNI_CONTAINERID": self.name,
             "CNI_NETNS": f"/run/netns/{self.name}",
             "CNI_IFNAME": "eth0",
             "CNI_PATH": "/",
             "CNI_ARGS": f"K8S_POD_NAMESPACE=demo;K8S_POD_NAME={self.name}",
         }
-        done = subprocess.run(
-            self.node.inside(*(c_program() or PYTHON)),
-            input=json.dumps(config).encode(),
-            capture_output=True,
-            env=environment,
-            check=False,
-        )
-        told = json.loads(done.stdout) if done.stdout.strip() else {}
-        return {"exit": done.returncode, **told}
 
     def add(self) -> PodOnNode:
         run("ip", "netns", "add", self.name)

@@ -56,6 +56,31 @@ def test_ours_replaced_by_hand_is_written_again() -> None:
     assert not pending.conflicts
 
 
+def test_a_foreign_route_that_says_the_same_is_as_good() -> None:
+    """As Calico's plugin leaves it: it is kept, and ours comes when it goes."""
+    calicos = replace(OURS, protocol=PROTOCOL_BOOT, source=ip_address("10.0.0.1"))
+    kernel = kernel_that(calicos)
+    tracker = kernel.trackers[Table.ROUTES]
+    assert tracker.pending.is_empty
+    assert not tracker.pending.conflicts
+    kernel.on_events([Event(kind="route", value=calicos, deleted=True)])
+    assert dict(tracker.pending.writes) == {KEY: OURS}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        STATIC,
+        replace(STATIC, hops=OURS.hops, mtu=1400),
+        replace(STATIC, hops=OURS.hops, nexthop_id=7),
+        replace(STATIC, hops=OURS.hops, scope=253),
+        replace(STATIC, hops=OURS.hops, not_modelled=frozenset({"encap"})),
+    ],
+)
+def test_a_foreign_route_that_says_anything_else_is_a_conflict(other: Route) -> None:
+    assert dict(kernel_that(other).trackers[Table.ROUTES].pending.conflicts) == {KEY: other}
+
+
 def test_ours_deleted_and_another_added_by_hand_is_written_again() -> None:
     kernel = kernel_that(OURS)
     kernel.on_events(

@@ -69,6 +69,21 @@ def test_a_second_plan_has_nothing_left_to_do(
     assert plan(desired, applied(plan(desired, actual, ours), actual), ours).is_empty
 
 
+def as_good(wanted: Mark, foreign: Mark) -> bool:
+    return wanted.content == foreign.content
+
+
+@given(wanted, present)
+def test_what_serves_as_well_is_no_conflict_and_is_not_touched(
+    desired: dict[int, Mark], actual: dict[int, Mark]
+) -> None:
+    strict, lenient = plan(desired, actual, ours), plan(desired, actual, ours, as_good)
+    assert (lenient.writes, lenient.deletes) == (strict.writes, strict.deletes)
+    assert lenient.conflicts == {
+        key: value for key, value in strict.conflicts.items() if not as_good(desired[key], value)
+    }
+
+
 moves = st.lists(
     st.one_of(
         st.tuples(st.just("want"), keys, st.builds(Mark, st.just("us"), st.integers(0, 2))),
@@ -81,7 +96,7 @@ moves = st.lists(
 
 @given(moves)
 def test_the_tracker_always_knows_the_plan(steps: list[tuple[str, int, Mark]]) -> None:
-    tracker: DeltaTracker[int, Mark] = DeltaTracker(ours)
+    tracker: DeltaTracker[int, Mark] = DeltaTracker(ours, as_good)
     for verb, key, value in steps:
         match verb:
             case "want":
@@ -92,7 +107,7 @@ def test_the_tracker_always_knows_the_plan(steps: list[tuple[str, int, Mark]]) -
                 tracker.saw(key, value)
             case _:
                 tracker.gone(key)
-        assert tracker.pending == plan(tracker.desired, tracker.actual, ours)
+        assert tracker.pending == plan(tracker.desired, tracker.actual, ours, as_good)
 
 
 @given(

@@ -263,6 +263,23 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
     )
 
 
+def renewed(endpoint: WorkloadEndpoint, before: WorkloadEndpoint) -> WorkloadEndpoint:
+    """The endpoint of a pod's newer container: one object, for as long as the pod lives.
+
+    What others know of the pod stays: its labels and profiles decide which policies count for it.
+    """
+    old, new = before.metadata, endpoint.metadata
+    metadata = replace(
+        new,
+        uid=old.uid,
+        created=old.created,
+        labels={**old.labels, **new.labels},
+        annotations={**old.annotations, **new.annotations},
+    )
+    profiles = dict.fromkeys((*before.profiles, *endpoint.profiles))
+    return replace(endpoint, metadata=metadata, profiles=tuple(profiles))
+
+
 def host_interface(world: CNIWorld, request: Request) -> str:
     """The pod's name by which Calico finds it; for a pod's second network the attachment's own."""
     if request.pod is None:
@@ -299,9 +316,7 @@ def take_address(
         before = world.stored_endpoint(key)
         endpoint = replace(wanted, addresses=(ip_interface(address),))
         if before is not None:
-            birth = before[0].metadata  # one object, for as long as the pod lives
-            metadata = replace(endpoint.metadata, uid=birth.uid, created=birth.created)
-            endpoint = replace(endpoint, metadata=metadata)
+            endpoint = renewed(endpoint, before[0])
         made[:] = [endpoint]
         if before is None:
             return [Write(verb=Verb.CREATE, key=key, value=codec.encode(endpoint))]

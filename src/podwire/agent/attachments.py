@@ -230,17 +230,19 @@ class Attachments:
             self._claim_ahead()
 
     def _delete(self, request: Request) -> None:
+        key = self.world.endpoints.resolve(request.key)
         try:
             self.world.refuse_when_held()
             self.load()
-            with self._working_on(request.key), self._turn(request.key, request.pod):
+            key = self.world.endpoints.resolve(request.key)
+            with self._working_on(key), self._turn(key, request.pod):
                 with self.world.store.together():
-                    detach(self.world, request.key, request.pod)
+                    detach(self.world, key, request.pod)
                 # One that an earlier DEL left in the spool is done with this.
-                self.world.spool.drain(lambda _: None, only=request.key)
+                self.world.spool.drain(lambda _: None, only=key)
             self._surplus.look_soon()
         except (DatastoreUnavailable, AgentUnavailable, Stale) as error:
-            self.world.spool.keep(request.key)
+            self.world.spool.keep(key)
             log.info("DEL spooled", container=request.container_id, reason=str(error))
 
     def _collect(self, request: Request) -> None:

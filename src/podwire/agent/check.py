@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from podwire.agent.compare import differences
+from podwire.agent.detach import handle_of
 from podwire.agent.sandbox import Pod
 from podwire.errors import BadInput, PodwireError
 from podwire.model import codec, keys
@@ -17,6 +18,7 @@ from podwire.model.endpoint import AttachmentKey, parse_link_alias
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from podwire.agent.endpoints import LocalEndpoint
     from podwire.agent.world import CNIWorld
     from podwire.model.block import Block
     from podwire.model.cni import Request
@@ -37,7 +39,7 @@ def check(world: CNIWorld, request: Request, netns: int) -> None:
         CallRefused: code 103 with all differences.
         DatastoreUnavailable: the allocation cannot be looked up.
     """
-    local = world.endpoints.get(request.key)
+    local = world.endpoints.get(world.endpoints.resolve(request.key))
     title = f"{request.interface} of container {request.container_id}"
     if local is None:
         raise CallRefused(
@@ -51,7 +53,7 @@ def check(world: CNIWorld, request: Request, netns: int) -> None:
         found = [
             *of_result(request, local.endpoint),
             *differences(local.endpoint, pod, inside, mtu if isinstance(mtu, int) else None),
-            *of_allocation(world, request.key, local.endpoint),
+            *of_allocation(world, local),
         ]
     finally:
         pod.close()
@@ -93,9 +95,11 @@ def is_at(item: Wire, place: int) -> bool:
     return index == place and not isinstance(index, bool)
 
 
-def of_allocation(world: CNIWorld, key: AttachmentKey, endpoint: WorkloadEndpoint) -> Iterator[str]:
+def of_allocation(world: CNIWorld, local: LocalEndpoint) -> Iterator[str]:
     """Addresses of the endpoint that are not allocated to the attachment's handle."""
-    place = keys.handle_key(key.handle)
+    endpoint = local.endpoint
+    handle = handle_of(world, local.key, endpoint)
+    place = keys.handle_key(handle)
     entry = world.store.get(place)
     held = () if entry is None else tuple(codec.decode_handle(place, entry.value).blocks)
     blocks = [block for cidr in held if (block := stored_block(world, cidr)) is not None]
@@ -106,8 +110,8 @@ def of_allocation(world: CNIWorld, key: AttachmentKey, endpoint: WorkloadEndpoin
             if contains(block.cidr, address.ip)
             and (allocation := block.allocations.get(ordinal_of(block.cidr, address.ip)))
         ]
-        if owners != [key.handle]:
-            yield f"{address.ip} is not allocated to handle {key.handle}"
+        if owners != [handle]:
+            yield f"{address.ip} is not allocated to handle {handle}"
 
 
 def stored_block(world: CNIWorld, cidr: JSON) -> Block | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from podwire.agent.endpoints import key_of
 from podwire.agent.sandbox import find_host_link
 from podwire.boundary import Verb, Write
 from podwire.drivers.conntrack import delete_entries
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from podwire.agent.world import CNIWorld
     from podwire.model.addressing import IPAddress
     from podwire.model.cni import Pod
-    from podwire.model.endpoint import AttachmentKey
+    from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
     from podwire.model.resource import Wire
 
 TRIES = 5
@@ -50,6 +51,7 @@ def detach(world: CNIWorld, key: AttachmentKey, pod: Pod | None = None) -> None:
         DatastoreUnavailable: the kernel is clean, the datastore is away or frozen.
         KernelError, Forbidden: the kernel refused.
     """
+    key = world.endpoints.resolve(key)
     local = world.endpoints.get(key)
     likely = host_name(key, pod) if local is None else local.endpoint.interface
     stored = codec.key_of(local.endpoint) if local else world.owed.get(key)
@@ -112,7 +114,9 @@ def release(
     for number in range(TRIES):
         found = world.stored_endpoint(stored)
         writes = []
+        handle = key.handle
         if found is not None and found[0].container_id == key.container_id:
+            handle = handle_of(world, key, found[0])
             if restore is None:
                 writes = [Write(verb=Verb.DELETE, key=stored, revision=found[2])]
             else:
@@ -125,11 +129,28 @@ def release(
         if shared:
             return ()
         try:
-            return world.ipam.release_handle(key.handle, writes)
+            return world.ipam.release_handle(handle, writes)
         except Stale:
             if number == TRIES - 1:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def handle_of(world: CNIWorld, key: AttachmentKey, endpoint: WorkloadEndpoint) -> str:
+    """The handle under which the addresses of an endpoint that is going are released.
+
+    Before Calico 3 it was the container's ID alone, or `<namespace>.<pod>`.
+
+    Raises:
+        DatastoreUnavailable: away.
+    """
+    if key_of(endpoint) is not None:
+        return key.handle
+    pod = f"{endpoint.metadata.namespace}.{endpoint.pod}"
+    for handle in (key.handle, endpoint.container_id, pod if endpoint.pod else ""):
+        if handle and world.store.get(keys.handle_key(handle)) is not None:
+            return handle
+    return key.handle
 
 
 def withdraw(world: CNIWorld, key: AttachmentKey, stored: str, restore: Wire | None = None) -> None:

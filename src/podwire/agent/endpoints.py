@@ -76,6 +76,20 @@ class LocalEndpoints:
         """The attachment, or None."""
         return self._endpoints.get(key)
 
+    def resolve(self, key: AttachmentKey) -> AttachmentKey:
+        """The key under which the attachment is known.
+
+        A pod that Calico attached is known by its handle's network, and the network of whoever
+        deletes it may have got another name since.
+        """
+        if key in self._endpoints:
+            return key
+        for known, local in self._endpoints.items():
+            same = (known.container_id, known.interface) == (key.container_id, key.interface)
+            if same and key_of(local.endpoint) is None:
+                return known
+        return key
+
     def all(self) -> Mapping[AttachmentKey, LocalEndpoint]:
         """All attachments at this moment; later changes do not show in the mapping."""
         return self._endpoints

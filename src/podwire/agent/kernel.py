@@ -19,7 +19,7 @@ from podwire.desired.entries import (
     key_of,
     table_of,
 )
-from podwire.desired.ownership import Holder, holder
+from podwire.desired.ownership import Holder, holder, serves
 from podwire.desired.ways import foreign_routes
 from podwire.model.link import INTERFACE_PREFIX, IPIP_DEVICE, VXLAN_DEVICE, Address, Link
 from podwire.model.overlay import NUD_PERMANENT, FDBEntry, Neighbour
@@ -59,7 +59,9 @@ class Kernel:
         self.addresses: dict[AddressKey, Address] = {}
         self.manages_ipip = False
         """Whether some pool uses IPIP: only then the addresses of tunl0 are ours to change."""
-        self.trackers: Mapping[Table, Tracker] = {table: DeltaTracker(self.owns) for table in Table}
+        self.trackers: Mapping[Table, Tracker] = {
+            table: DeltaTracker(self.owns, serves) for table in Table
+        }
         self._routes_on: defaultdict[int, set[RouteKey]] = defaultdict(set)
         self._defaults: set[RouteKey] = set()
         self._foreign: Foreign | None = None

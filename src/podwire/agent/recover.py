@@ -1,8 +1,8 @@
 """After a start: which of this node's endpoints does the kernel really carry?
 
-An endpoint is kept when its namespace, its veth and its address are there. What a crash left
-half-made is taken back together: block, handle and endpoint. The runtime has seen no result for
-it and sends DEL, which then finds nothing to do.
+An endpoint is kept when its namespace, its veth and its address are there; one that Calico made is
+then taken over (takeover.py). What a crash left half-made is taken back together: block, handle
+and endpoint. The runtime has seen no result for it and sends DEL, which then finds nothing to do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from podwire.agent import takeover
 from podwire.agent.check import orphan, orphaned_handles
 from podwire.agent.detach import delete_host_link, detach, forget_connections, release
 from podwire.agent.endpoints import LocalEndpoint, key_of
@@ -50,14 +51,19 @@ def recover(world: CNIWorld) -> None:
     paths = namespaces.paths()
     half_made: list[LocalEndpoint] = []
     for endpoint in stored_endpoints(world):
-        key = key_of(endpoint)
+        ours = key_of(endpoint)
+        key = ours or takeover.foreign_key(world, endpoint)
         if key is None:
-            continue  # not made by our plugin
+            continue  # not of a pod
         local = LocalEndpoint(key=key, endpoint=endpoint)
         link = by_owner.get((key.container_id, key.interface))
+        if link is None and ours is None:
+            link = takeover.unmarked_link(endpoint, links)
         if link is not None and is_complete(endpoint, link, numbers, paths):
+            if not link.alias:
+                takeover.mark(link, key, endpoint.title)
             world.endpoints.put(local)
-        else:
+        elif ours is not None:
             half_made.append(local)
     for local in half_made:
         take_back(world, local, links)
@@ -121,7 +127,9 @@ def take_back(world: CNIWorld, local: LocalEndpoint, links: tuple[Link, ...]) ->
 def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
     """Release addresses without endpoint and delete veths of ours without address.
 
-    A displaced container's veth keeps its address, and so stays until its own DEL.
+    A displaced container's veth keeps its address, and so stays until its own DEL. Where a store
+    writes address and endpoint at once, no crash of ours leaves one without the other: such an
+    address is somebody else's (a stopped virtual machine's, one that Calico leaked).
     """
     live = {key.handle for key in world.endpoints.all()}
     carried = {owner.container_id for link in links if (owner := parse_link_alias(link.alias))}
@@ -130,6 +138,8 @@ def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
         container_id = next((c for c in carried if handle.endswith(f".{c}")), None)
         if container_id is not None:
             kept.add(container_id)
+            continue
+        if world.store.can_batch:
             continue
         network, _, container_id = handle.rpartition(".")
         log.info("address without endpoint released", handle=handle)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from podwire.model.route import PROTOCOL_BOOT, PROTOCOL_PODWIRE
+from podwire.model.route import PROTOCOL_BOOT, PROTOCOL_PODWIRE, Route
+
+if TYPE_CHECKING:
+    from podwire.desired.entries import Entry
 
 
 class Holder(Enum):
@@ -34,3 +38,15 @@ def holder(protocol: int, *, ours_stood_here: bool) -> Holder:
     if protocol == PROTOCOL_BOOT and ours_stood_here:
         return Holder.DRIFT
     return Holder.FOREIGN
+
+
+def serves(wanted: Entry, foreign: Entry) -> bool:
+    """Whether a foreign route leads packets just where ours would: then both are content.
+
+    So do the routes of pods that Calico attached: its plugin wrote them, and they go with the veth.
+    """
+    if not (isinstance(wanted, Route) and isinstance(foreign, Route)):
+        return False
+    plain = foreign.nexthop_id is None and foreign.mtu is None and not foreign.not_modelled
+    same = (wanted.kind, wanted.scope, wanted.hops) == (foreign.kind, foreign.scope, foreign.hops)
+    return plain and same

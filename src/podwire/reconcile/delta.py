@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic
 
-from podwire.reconcile.plan import K, Ownership, Plan, Step, V, decide
+from podwire.reconcile.plan import K, Ownership, Plan, Serves, Step, V, decide, nothing_serves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 class DeltaTracker(Generic[K, V]):
     """Desired and actual of one kernel table, and what lies between them.
 
-    Invariant: `pending` equals `plan(desired, actual, owned)` after every call.
+    Invariant: `pending` equals `plan(desired, actual, owned, serves)` after every call.
     """
 
-    def __init__(self, owned: Ownership[K, V]) -> None:
+    def __init__(self, owned: Ownership[K, V], serves: Serves[V] = nothing_serves) -> None:
         self._owned = owned
+        self._serves = serves
         self._desired: dict[K, V] = {}
         self._actual: dict[K, V] = {}
         self._writes: dict[K, V] = {}
@@ -125,7 +126,7 @@ class DeltaTracker(Generic[K, V]):
         desired, actual = self._desired.get(key), self._actual.get(key)
         for group in (self._writes, self._deletes, self._conflicts):
             group.pop(key, None)
-        match decide(key, desired, actual, self._owned):
+        match decide(key, desired, actual, self._owned, self._serves):
             case Step.WRITE:
                 assert desired is not None
                 self._writes[key] = desired

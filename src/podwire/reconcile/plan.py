@@ -15,6 +15,15 @@ Ownership: TypeAlias = Callable[[K, V], bool]
 """Whether an actual entry is ours to change: it carries our mark, or has taken the place of one."""
 
 
+Serves: TypeAlias = Callable[[V, V], bool]
+"""Whether a foreign value does what the wanted one would (wanted first)."""
+
+
+def nothing_serves(_wanted: V, _foreign: V) -> bool:
+    """Only the very value is as good."""
+    return False
+
+
 class Step(Enum):
     """What is to be done about one key."""
 
@@ -42,27 +51,39 @@ class Plan(Generic[K, V]):
         return not self.writes and not self.deletes
 
 
-def decide(key: K, desired: V | None, actual: V | None, owned: Ownership[K, V]) -> Step:
+def decide(
+    key: K,
+    desired: V | None,
+    actual: V | None,
+    owned: Ownership[K, V],
+    serves: Serves[V] = nothing_serves,
+) -> Step:
     """What to do about one key; None means absent."""
     if actual is None:
         return Step.NOTHING if desired is None else Step.WRITE
     if desired == actual:
         return Step.NOTHING
     if not owned(key, actual):
-        return Step.NOTHING if desired is None else Step.CONFLICT
+        fine = desired is None or serves(desired, actual)
+        return Step.NOTHING if fine else Step.CONFLICT
     return Step.DELETE if desired is None else Step.WRITE
 
 
-def plan(desired: Mapping[K, V], actual: Mapping[K, V], owned: Ownership[K, V]) -> Plan[K, V]:
+def plan(
+    desired: Mapping[K, V],
+    actual: Mapping[K, V],
+    owned: Ownership[K, V],
+    serves: Serves[V] = nothing_serves,
+) -> Plan[K, V]:
     """Say what would make the owned part of `actual` equal to `desired`.
 
-    An entry that equals the wanted one needs nothing, whoever made it.
+    An entry that equals the wanted one, or serves as it, needs nothing, whoever made it.
     """
     writes: dict[K, V] = {}
     deletes: dict[K, V] = {}
     conflicts: dict[K, V] = {}
     for key in desired.keys() | actual.keys():
-        match decide(key, desired.get(key), actual.get(key), owned):
+        match decide(key, desired.get(key), actual.get(key), owned, serves):
             case Step.WRITE:
                 writes[key] = desired[key]
             case Step.DELETE:
