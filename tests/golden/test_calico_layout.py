@@ -7,18 +7,25 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
+from podwire.cli.main import podwire
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store.jsontext import Opaque, to_text
 from podwire.drivers.store.single_object import SingleObjectStore
+from podwire.drivers.store.sqlite import SQLiteStore
 from podwire.drivers.store.transfer import export_lines, import_objects, parse_lines
 from podwire.ipam.check import check
+from podwire.ipam.records import Records
 from podwire.ipam.service import IPAM, AssignRequest
+from podwire.ipam.usage import read_address, read_usage
 from podwire.model import codec, keys
 from podwire.model.block import AffinityState
 from tests.fakes.calico_etcd import RELEASES, contents, fill, texts, values
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from podwire.boundary import Store
     from podwire.model.resource import Wire
 
@@ -181,3 +188,29 @@ def test_a_claim_of_another_node_is_never_touched() -> None:
 def affinity_of(key: str) -> Any:
     claim = keys.parse_affinity_key(key)
     return None if claim is None else codec.decode_affinity(key, {})
+
+
+def test_addresses_of_both_families_and_of_services_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SQLiteStore(path)
+    fill(store, "vxlan")
+    usage = {
+        pool.pool.name: pool.count.in_use
+        for pool in read_usage(Records(store)).pools
+        if pool.pool is not None
+    }
+    assert usage == {
+        "default-ipv4-ippool": 13,
+        "default-ipv6-ippool": 2,
+        "retired": 0,
+        "vips": 2,
+    }
+    found = read_address(Records(store), ip_address("fd00:10:244:dd40::2"))
+    assert found.allocation is not None
+    assert found.allocation.attributes["pod"] == "api-0"
+    for pool in ("default-ipv6-ippool", "vips"):
+        words = ["delete", "ippool", pool, "--datastore", str(path)]
+        done = CliRunner().invoke(podwire, words)
+        assert "is in use: 2 addresses" in str(done.exception)
+        assert store.get(keys.pool_key(pool)) is not None
+    store.close()

@@ -18,6 +18,7 @@ from podwire.ipam.exhaustion import Limit, exhausted
 from podwire.ipam.ledger import Edit
 from podwire.ipam.pools import Asker, select_pools, selects_node
 from podwire.ipam.request import Assigned, AssignRequest
+from podwire.model import keys
 from podwire.model.addressing import address_at, block_holding, contains, ordinal_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Try:
                 found = self._borrow(group)
             if found is not None:
                 return found
-        blocks = [record.value for record in self.desk.records.blocks()]
+        blocks = [record.value for record in self.desk.records.blocks(prefix=keys.BLOCKS4)]
         raise exhausted(self.view.rules, asker, pools, blocks, limit)
 
     def _asker(self) -> Asker:
@@ -104,7 +105,7 @@ class Try:
         """An address of another node's block; visited from the node's own place in the pool."""
         blocks = [
             record
-            for record in self.desk.records.blocks()
+            for record in self.desk.records.blocks(prefix=keys.BLOCKS4)
             if record.value.node != self.desk.node and record.value.foreign_affinity is None
         ]
         for pool in pools:

@@ -71,9 +71,11 @@ class Records:
         found = (_read(entry, codec.decode_affinity) for entry in claims)
         return tuple(record for record in found if not record.value.deleted)
 
-    def blocks(self, unreadable: list[str] | None = None) -> tuple[Record[Block], ...]:
-        """All IPv4 blocks of all nodes, in key order; why one cannot be read goes to the list."""
-        found = self._readable(keys.BLOCKS4, codec.decode_block, unreadable)
+    def blocks(
+        self, unreadable: list[str] | None = None, prefix: str = keys.BLOCKS
+    ) -> tuple[Record[Block], ...]:
+        """All blocks of all nodes, in key order; why one cannot be read goes to the list."""
+        found = self._readable(prefix, codec.decode_block, unreadable)
         return tuple(record for record in found if not record.value.deleted)
 
     def rules(self, node: str, labels: Mapping[str, str] | None = None) -> Rules:
