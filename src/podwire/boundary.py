@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -134,6 +134,27 @@ class Store(Protocol):
             AlreadyExists, Conflict: some write's condition does not hold; nothing was written.
             Unsupported: `can_batch` is False.
         """
+        ...
+
+    @property
+    def can_expire(self) -> bool:
+        """Whether `keep` lets values vanish by themselves."""
+        ...
+
+    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+        """Write a value that vanishes unless it is written again within `ttl_s` seconds.
+
+        `also` is written with it and stays. All of it replaces what is there, whoever wrote it:
+        the only write without a comparison, for what its writer says of itself and nobody decides
+        by.
+
+        Raises:
+            Unsupported: `can_expire` is False.
+        """
+        ...
+
+    def let_go(self, key: str) -> None:
+        """Let the value that this program keeps under the key vanish now, if that can be done."""
         ...
 
     def together(self) -> AbstractContextManager[None]:

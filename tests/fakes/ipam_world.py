@@ -74,6 +74,16 @@ class WatchedStore:
     def can_batch(self) -> bool:
         return self.inner.can_batch
 
+    @property
+    def can_expire(self) -> bool:
+        return self.inner.can_expire
+
+    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+        self.inner.keep(key, value, ttl_s, also)
+
+    def let_go(self, key: str) -> None:
+        self.inner.let_go(key)
+
     def get(self, key: str) -> Entry | None:
         self._read()
         return self.inner.get(key)

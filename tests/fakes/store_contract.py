@@ -300,6 +300,39 @@ class StoreContract(ABC):
         assert store.get("/taken") == taken
         assert store.list("/") == before
 
+    def test_a_value_that_is_kept_goes_with_its_writer(self, store: Store) -> None:
+        if not store.can_expire:
+            with pytest.raises(Unsupported):
+                store.keep("/a/status", {}, 60, {})
+            store.let_go("/a/status")
+            return
+        store.create("/a/last", {"by": "an earlier run"})
+        watch = store.watch("/a/", store.list("/a/").revision)
+        store.keep("/a/status", {"n": 1}, 60, {"/a/last": {"n": 1}})
+        store.keep("/a/status", {"n": 2}, 60, {"/a/last": {"n": 2}})
+        store.let_go("/a/status")
+        assert shown(take(watch, 5)) == [
+            ("/a/status", {"n": 1}),
+            ("/a/last", {"n": 1}),
+            ("/a/status", {"n": 2}),
+            ("/a/last", {"n": 2}),
+            ("/a/status", None),
+        ]
+        watch.close()
+        store.let_go("/a/status")
+
+    def test_a_value_that_nobody_renews_vanishes_and_can_be_kept_again(self, store: Store) -> None:
+        if not store.can_expire:
+            return
+        store.keep("/a/status", {"n": 1}, 1, {})
+        watch = store.watch("/a/", store.list("/a/").revision)
+        assert shown(take(watch, 1)) == [("/a/status", None)]
+        watch.close()
+        store.keep("/a/status", {"n": 2}, 60, {})
+        entry = store.get("/a/status")
+        assert entry is not None
+        assert entry.value == {"n": 2}
+
     def test_a_closed_store_says_so(self, store: Store) -> None:
         watch = store.watch("/a/", store.list("/a/").revision)
         store.close()

@@ -137,6 +137,39 @@ def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
     server.kill()
 
 
+def test_a_lease_outlives_a_lost_connection_and_is_granted_anew(tmp_path: Path) -> None:
+    (server,) = cluster_of(tmp_path, 1)
+    server.start().wait_ready()
+    store = store_of(server)
+    store.keep("/status", {"n": 1}, 60, {})
+    server.kill()
+    with pytest.raises(DatastoreUnavailable):
+        store.keep("/status", {"n": 2}, 60, {})
+    server.start().wait_ready()
+    wait_until(lambda: _keeps(store, 3))
+    store.let_go("/status")
+    assert store.get("/status") is None
+    # A cluster made anew knows nothing of the lease that this program still counts on.
+    store.keep("/status", {"n": 4}, 60, {})
+    server.kill()
+    shutil.rmtree(server.folder / "data")
+    server.start().wait_ready()
+    wait_until(lambda: _keeps(store, 5))
+    entry = store.get("/status")
+    assert entry is not None
+    assert entry.value == {"n": 5}
+    store.close()
+    server.kill()
+
+
+def _keeps(store: EtcdStore, number: int) -> bool:
+    try:
+        store.keep("/status", {"n": number}, 60, {})
+    except DatastoreUnavailable:
+        return False
+    return True
+
+
 def _answers(store: EtcdStore) -> bool:
     try:
         store.get("/")

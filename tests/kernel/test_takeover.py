@@ -19,7 +19,7 @@ from podwire.model import keys
 from podwire.model.config import DatastoreConfig, EtcdConfig
 from tests.fakes.calico_etcd import contents, fill
 from tests.fakes.etcd_server import EtcdServer
-from tests.kernel.agent_cluster import Cluster, PodOnNode, pool, run
+from tests.kernel.agent_cluster import Cluster, PodOnNode, pool, run, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,6 +159,12 @@ def veths(node: AgentNode) -> dict[str, dict[str, Any]]:
     return {link["ifname"]: link for link in links if link["ifname"].startswith("cali")}
 
 
+def reports(taken: Taken, node: str) -> list[Any]:
+    """What the node's agent says of itself, and what it said last."""
+    found = map(taken.cluster.store.get, (keys.node_status_key(node), keys.last_status_key(node)))
+    return [entry.value for entry in found if entry is not None]
+
+
 def test_nothing_that_exists_changes_and_no_packet_is_lost(taken: Taken) -> None:
     one, two = taken.cluster.nodes
     assert "1 received" in taken.web.ping(taken.db.address, "-c", "1")
@@ -171,6 +177,8 @@ def test_nothing_that_exists_changes_and_no_packet_is_lost(taken: Taken) -> None
     assert not [each for each in status["concerns"] if "route" in each], status
     assert status["endpoints"] == 3
     assert taken.changed() == {}
+    told = reports(taken, "node-1")
+    assert [each["first_update"] for each in told] == [True, True]
     for node in (one, two):
         assert set(routes[node.name]) <= set(node.ip("route").splitlines())
         now = veths(node)
@@ -181,11 +189,15 @@ def test_nothing_that_exists_changes_and_no_packet_is_lost(taken: Taken) -> None
     assert veths(one)["cali0d7763386da"]["ifalias"].endswith(" default/web-0 eth0")
     # A restart finds its own marks, and has nothing to write.
     one.end(signal.SIGKILL)
+    assert reports(taken, "node-1") == told  # until its lease ends
     one.start()
     assert one.settled()["counters"]["writes"] == 0
     assert one.settled()["endpoints"] == 3
     assert taken.changed() == {}
     assert [lost(each) for each in traffic] == ["0%", "0%"]
+    one.end()
+    until("the report is taken back", lambda: len(reports(taken, "node-1")) == 1)
+    assert len(reports(taken, "node-2")) == 2
 
 
 def allocated(value: Wire | None, handle: str) -> bool:

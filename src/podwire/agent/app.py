@@ -28,6 +28,7 @@ from podwire.agent.mirror import NEEDED
 from podwire.agent.observe import Inbox, StoreObserver
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
+from podwire.agent.report import Reporter
 from podwire.agent.server import CNIServer
 from podwire.agent.sources import Sources
 from podwire.agent.spool import Spool
@@ -109,27 +110,11 @@ class Agent:
             draw=dice.uniform,
         )
         self.registrar.on_change = self.inbox.ring
+        self.reporter = Reporter(self.store, config.node, clock, self.hold, dice.uniform)
         self.bird = BirdWriter(config, clock, held=self.hold.active, on_change=self.inbox.ring)
         self._observers: dict[str, StoreObserver] = {}
         self.attachments: Attachments
-        self.world = AgentWorld(
-            config=config,
-            # The monitor before the first listing: nothing may fall between the two.
-            monitor=stack.enter_context(Monitor("link", "address", "route", "neighbour", "fdb")),
-            session=stack.enter_context(Session.open()),
-            inbox=self.inbox,
-            endpoints=self.endpoints,
-            hold=self.hold,
-            clock=clock,
-            registrar=self.registrar,
-            publisher=self.publisher,
-            announcer=self.announcer,
-            failures=Failures(dice.uniform),
-            follow=self.follow,
-            bird=self.bird,
-            adopted=lambda: self.attachments.loaded,
-            has_address=self.has_address,
-        )
+        self.world = self._agent_world(stack, clock)
         self.loop = Loop(self.world)
         self.publisher.watch_over(self.other_nodes)
         self.spool = Spool(Path(config.spool_dir))
@@ -148,6 +133,26 @@ class Agent:
         self.health: HealthServer | None = None
         if config.health_address is not None:
             self.health = HealthServer(config.health_address, pages(self.sources))
+
+    def _agent_world(self, stack: ExitStack, clock: Clock) -> AgentWorld:
+        return AgentWorld(
+            config=self.config,
+            # The monitor before the first listing: nothing may fall between the two.
+            monitor=stack.enter_context(Monitor("link", "address", "route", "neighbour", "fdb")),
+            session=stack.enter_context(Session.open()),
+            inbox=self.inbox,
+            endpoints=self.endpoints,
+            hold=self.hold,
+            clock=clock,
+            registrar=self.registrar,
+            publisher=self.publisher,
+            announcer=self.announcer,
+            failures=Failures(self.dice.uniform),
+            follow=self.follow,
+            bird=self.bird,
+            adopted=lambda: self.attachments.loaded,
+            has_address=self.has_address,
+        )
 
     def _cni_world(self, clock: Clock) -> CNIWorld:
         return CNIWorld(
@@ -219,6 +224,7 @@ class Agent:
         for prefix in NEEDED:
             self.follow(prefix)
         self.registrar.start(self.publisher)
+        self.reporter.start()
         self.adopt()
 
     def adopt(self) -> None:
@@ -242,6 +248,7 @@ class Agent:
         self._stopped.set()
         self.registrar.stop()
         self.announcer.stop()
+        self.reporter.stop()
         self.bird.stop()
         self.loop.resizer.stop()
         for observer in self._observers.values():

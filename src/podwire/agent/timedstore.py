@@ -9,7 +9,7 @@ from podwire.agent.timing import STORE_BOUNDS_S, Histograms
 from podwire.errors import Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from podwire.boundary import Change, Clock, Entry, Listing, Revision, Store, Watch, Write
     from podwire.model.resource import Wire
@@ -24,8 +24,9 @@ class TimedStore:
         self._store = store
         self._clock = clock
         self.durations = Histograms(STORE_BOUNDS_S)
-        """By operation (get, list, create, update, delete, batch, check, watch) and outcome: ok;
-        conflict, when what we knew was old; failed, when the datastore was away, full or slow."""
+        """By operation (get, list, create, update, delete, batch, keep, let go, check, watch) and
+        outcome: ok; conflict, when what we knew was old; failed, when the datastore was away, full
+        or slow."""
         self.heard_at = clock.monotonic()
         """When it last answered, or told of a change (monotonic)."""
 
@@ -57,6 +58,19 @@ class TimedStore:
     def batch(self, writes: Sequence[Write]) -> Sequence[Entry | None]:
         """See `Store.batch`."""
         return self._timed("batch", lambda: self._store.batch(writes))
+
+    @property
+    def can_expire(self) -> bool:
+        """See `Store.can_expire`."""
+        return self._store.can_expire
+
+    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+        """See `Store.keep`."""
+        return self._timed("keep", lambda: self._store.keep(key, value, ttl_s, also))
+
+    def let_go(self, key: str) -> None:
+        """See `Store.let_go`."""
+        return self._timed("let go", lambda: self._store.let_go(key))
 
     @contextmanager
     def together(self) -> Iterator[None]:

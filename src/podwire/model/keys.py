@@ -153,6 +153,11 @@ def node_status_key(node: str) -> str:
     return f"{NODE_STATUS}{_escape(node)}/status"
 
 
+def last_status_key(node: str) -> str:
+    """Key of the same, which stays when the node's agent has ended."""
+    return f"{NODE_STATUS}{_escape(node)}/last_reported_status"
+
+
 def parse_node_status_key(key: str) -> str | None:
     """Node of the report, or None (Felix writes more beside it)."""
     match key.removeprefix(NODE_STATUS).split("/") if key.startswith(NODE_STATUS) else ():

@@ -18,7 +18,7 @@ from podwire.errors import AlreadyExists, Compacted, Conflict, DatastoreUnavaila
 from podwire.model import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from podwire.boundary import Revision
@@ -113,6 +113,22 @@ class SingleObjectStore:
         if not self._batches:
             raise Unsupported("this datastore writes one object at a time")
         return self._write(writes)
+
+    @property
+    def can_expire(self) -> bool:
+        """No: the Kubernetes API has none either."""
+        return False
+
+    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+        """See `Store.keep`.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"{key}: values do not expire in this datastore")
+
+    def let_go(self, key: str) -> None:
+        """See `Store.let_go`; there is nothing."""
 
     def together(self) -> AbstractContextManager[None]:
         """See `Store.together`; memory keeps nothing anyway."""

@@ -16,12 +16,12 @@ from podwire.boundary import Change, Entry, Listing, Verb, Write
 from podwire.drivers.store.follower import Follower
 from podwire.drivers.store.jsontext import from_stored, to_text
 from podwire.drivers.store.sqlitefile import SQLiteFile
-from podwire.errors import AlreadyExists, Compacted, Conflict
+from podwire.errors import AlreadyExists, Compacted, Conflict, Unsupported
 from podwire.model import keys
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from podwire.boundary import Revision
@@ -105,6 +105,22 @@ class SQLiteStore:
                 for write, text in zip(writes, texts, strict=True)
             ]
         return tuple(entries)
+
+    @property
+    def can_expire(self) -> bool:
+        """No: nobody is there to let a value vanish when its writer has died."""
+        return False
+
+    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+        """See `Store.keep`.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"{key}: values do not expire in this datastore")
+
+    def let_go(self, key: str) -> None:
+        """See `Store.let_go`; there is nothing."""
 
     def together(self) -> AbstractContextManager[None]:
         """See `Store.together`."""

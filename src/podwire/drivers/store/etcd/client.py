@@ -15,7 +15,7 @@ import grpc
 
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.silence import FIX, Silence
-from podwire.errors import BadInput, Compacted, DatastoreUnavailable
+from podwire.errors import BadInput, Compacted, Conflict, DatastoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +66,13 @@ RANGE = Method("/etcdserverpb.KV/Range", pb.RangeResponse, pb.RangeRequest)
 TXN = Method("/etcdserverpb.KV/Txn", pb.TxnResponse, pb.TxnRequest)
 COMPACT = Method("/etcdserverpb.KV/Compact", pb.CompactionResponse, pb.CompactionRequest)
 WATCH = Method("/etcdserverpb.Watch/Watch", pb.WatchResponse, pb.WatchRequest)
+LEASE_GRANT = Method("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantResponse, pb.LeaseGrantRequest)
+LEASE_REVOKE = Method(
+    "/etcdserverpb.Lease/LeaseRevoke", pb.LeaseRevokeResponse, pb.LeaseRevokeRequest
+)
+KEEP_ALIVE = Method(
+    "/etcdserverpb.Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse, pb.LeaseKeepAliveRequest
+)
 AUTHENTICATE = Method(
     "/etcdserverpb.Auth/Authenticate", pb.AuthenticateResponse, pb.AuthenticateRequest
 )
@@ -134,7 +141,7 @@ class Client:
         raise away
 
     def stream(
-        self, method: Method[Q, A], requests: Iterator[Q]
+        self, method: Method[Q, A], requests: Iterator[Q], timeout_s: float | None = None
     ) -> tuple[int, grpc._CallIterator[A]]:
         """Open a stream in both directions at the endpoint in use; which one it is, and the stream.
 
@@ -149,7 +156,8 @@ class Client:
             response_deserializer=method.answer.FromString,
         )
         # A member cut off from the others would stay silent for ever.
-        return place, open_stream(requests, metadata=(*_metadata(token), ("hasleader", "true")))
+        metadata = (*_metadata(token), ("hasleader", "true"))
+        return place, open_stream(requests, timeout=timeout_s, metadata=metadata)
 
     def leave(self, place: int) -> None:
         """That endpoint did not answer: use the next one from now on."""
@@ -157,7 +165,7 @@ class Client:
             if self._current == place:
                 self._current = (place + 1) % len(self._config.endpoints)
 
-    def refusal(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted:
+    def refusal(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted | Conflict:
         """What an error of a stream means."""
         if error.code() in _ELSEWHERE:
             return self._away(error)
@@ -250,11 +258,13 @@ class Client:
             fix=FIX,
         )
 
-    def _refused(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted:
+    def _refused(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted | Conflict:
         words = _words(error)
         match error.code():
             case grpc.StatusCode.OUT_OF_RANGE:
                 return Compacted(f"{self.name}: {words}", fix="list again")
+            case grpc.StatusCode.NOT_FOUND:
+                return Conflict(f"{self.name}: {words}")  # a lease that has ended
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 fix = "give etcd room: compact, defrag, then etcdctl alarm disarm"
             case grpc.StatusCode.PERMISSION_DENIED:

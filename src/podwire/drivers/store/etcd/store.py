@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from podwire.boundary import Listing, Verb, Write
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.client import COMPACT, RANGE, STATUS, TXN, Client
+from podwire.drivers.store.etcd.lease import Lease
 from podwire.drivers.store.etcd.transaction import (
     entry_of,
     is_carried_out,
@@ -24,7 +25,7 @@ from podwire.errors import Compacted, Conflict, Unsupported
 from podwire.model import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from podwire.boundary import Entry, Revision
@@ -44,10 +45,16 @@ class EtcdStore:
 
     def __init__(self, config: EtcdConfig) -> None:
         self._client = Client(config)
+        self._leases: dict[str, Lease] = {}
 
     @property
     def can_batch(self) -> bool:
         """Yes: transactions."""
+        return True
+
+    @property
+    def can_expire(self) -> bool:
+        """Yes: leases."""
         return True
 
     def get(self, key: str) -> Entry | None:
@@ -105,6 +112,16 @@ class EtcdStore:
         if repeated and all(map(is_carried_out, writes, there)):
             return there
         raise refusal(writes, there)
+
+    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+        """See `Store.keep`."""
+        self._leases.setdefault(key, Lease(self._client, ttl_s)).write(key, value, also)
+
+    def let_go(self, key: str) -> None:
+        """See `Store.let_go`."""
+        lease = self._leases.pop(key, None)
+        if lease is not None:
+            lease.revoke()
 
     def together(self) -> AbstractContextManager[None]:
         """See `Store.together`; etcd has every write on disk before it answers."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from podwire.boundary import Revision
+    from podwire.model.resource import Wire
 
 # Whoever shares the etcd may have written bytes that are no text: they are kept as they are.
 FOREIGN = "surrogateescape"
@@ -37,8 +38,8 @@ def transaction(writes: Sequence[Write]) -> pb.TxnRequest:
         if write.verb is Verb.DELETE:
             request.success.add(request_delete_range=pb.DeleteRangeRequest(key=key))
         else:
-            put = pb.PutRequest(key=key, value=bytes_of(write))
-            request.success.add(request_put=put)
+            made = pb.PutRequest(key=key, value=value_bytes(content_of(write)))
+            request.success.add(request_put=made)
         request.failure.add(request_range=pb.RangeRequest(key=key))
     return request
 
@@ -54,25 +55,25 @@ def written(write: Write, revision: Revision) -> Entry | None:
     """What a write left behind."""
     if write.verb is Verb.DELETE:
         return None
-    value = from_stored(write.key, text_of(write))
+    value = from_stored(write.key, to_text(content_of(write)))
     return Entry(key=write.key, value=value, revision=revision)
 
 
-def text_of(write: Write) -> str:
+def content_of(write: Write) -> Wire:
     """What a write puts there."""
-    return to_text({} if write.value is None else write.value)
+    return {} if write.value is None else write.value
 
 
-def bytes_of(write: Write) -> bytes:
-    """The same as it goes over the wire."""
-    return text_of(write).encode(errors=FOREIGN)
+def value_bytes(value: Wire) -> bytes:
+    """A value as it goes over the wire."""
+    return to_text(value).encode(errors=FOREIGN)
 
 
 def is_carried_out(write: Write, there: Entry | None) -> bool:
     """Whether what stands there is what the write would have left behind."""
     if there is None:
         return write.verb is Verb.DELETE
-    return write.verb is not Verb.DELETE and to_text(there.value) == text_of(write)
+    return write.verb is not Verb.DELETE and to_text(there.value) == to_text(content_of(write))
 
 
 def refusal(writes: Sequence[Write], there: Sequence[Entry | None]) -> AlreadyExists | Conflict:
