@@ -10,6 +10,7 @@ from podwire.agent.register import Registrar
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store import ensure_cluster
 from podwire.drivers.store.single_object import SingleObjectStore
+from podwire.errors import DatastoreUnavailable
 from podwire.ipam.service import IPAM, AssignRequest
 from podwire.model import keys
 from podwire.model.codec import decode_node, encode, key_of
@@ -238,3 +239,20 @@ def test_two_nodes_that_take_one_address_at_once_do_not_both_keep_it() -> None:
     store.delete(keys.node_key("b"))
     assert running.turn()
     assert str(node(store).address) == "10.0.0.9/24"
+
+
+def test_a_datastore_that_refuses_writes_keeps_the_node_from_being_ready() -> None:
+    store = cluster(pool())
+    here = registrar(store)
+    assert here.turn()
+    store.fail_after(0, DatastoreUnavailable("full"))
+    assert here.turn()  # nothing had to be written, so nobody noticed
+    here.doubt()
+    assert not here.turn()
+    assert here.is_refused()
+    assert str(here.problems["datastore"]) == "full"
+    store.recover()
+    before = store.list("/").entries
+    assert here.turn()
+    assert not here.is_refused()
+    assert store.list("/").entries == before

@@ -25,7 +25,7 @@ from podwire.agent.hold import Hold
 from podwire.agent.loop import Loop
 from podwire.agent.loopworld import AgentWorld
 from podwire.agent.mirror import NEEDED
-from podwire.agent.observe import Inbox, StoreObserver
+from podwire.agent.observe import Away, Inbox, StoreObserver
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
 from podwire.agent.report import Reporter
@@ -46,7 +46,7 @@ from podwire.drivers.store import ensure_cluster, open_store
 from podwire.errors import BadInput, InUse, PodwireError
 from podwire.ipam.service import IPAM
 from podwire.model import keys
-from podwire.reconcile.backoff import Failures
+from podwire.reconcile.backoff import Failures, delay_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 SWITCH_INTERVAL_S = 0.001
 """How long one thread may keep Python to itself while another waits: bulk work of the loop must
 not delay an ADD. (The interpreter's own value is 5 ms.)"""
-RETRY_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +125,7 @@ class Agent:
             dice,
             registered=lambda: self.registrar.registered,
         )
-        self.calls = TimedCalls(Gate(self.attachments, self.why_closed, clock), clock)
+        self.calls = TimedCalls(Gate(self.attachments, self.why_closed, self.is_away, clock), clock)
         self.server = CNIServer(Path(config.agent_socket), self.calls, self.control)
         self.readiness = Readiness(self.loop, self.hold, self.attachments)
         self.sources = self._sources(clock)
@@ -169,6 +168,7 @@ class Agent:
             admit=self.loop.firewall.admit,
             may_spoof=self.loop.firewall.may_spoof,
             held=self.hold.active,
+            doubt_store=self.registrar.doubt,
         )
 
     def _sources(self, clock: Clock) -> Sources:
@@ -208,19 +208,18 @@ class Agent:
 
     def begin(self) -> None:
         """Wait for the datastore, then follow it; what lived before us is adopted meanwhile."""
-        reported = False
+        failures = 0
         while not self._stopped.is_set():
             try:
                 if not self.hold.active():
                     ensure_cluster(self.store)
                 break
             except PodwireError as error:
-                if not reported:
+                if failures == 0:
                     log.warning("datastore away", reason=str(error))
-                reported = True
-                self.loop.picture.mirror.on_away(keys.CLUSTER, str(error))
-                self.inbox.ring()
-                self._stopped.wait(RETRY_S)
+                failures += 1
+                self.inbox.put(Away(keys.CLUSTER, str(error)))
+                self._stopped.wait(delay_s(failures, self.dice.uniform))
         for prefix in NEEDED:
             self.follow(prefix)
         self.registrar.start(self.publisher)
@@ -229,11 +228,13 @@ class Agent:
 
     def adopt(self) -> None:
         """Until the endpoints of an earlier run are known: try, and tell the loop."""
+        failures = 0
         while not self._stopped.is_set() and not self.attachments.loaded:
             try:
                 self.attachments.load()
             except PodwireError:
-                self._stopped.wait(RETRY_S)
+                failures += 1
+                self._stopped.wait(delay_s(failures, self.dice.uniform))
         self.inbox.ring()
 
     def follow(self, prefix: str) -> None:
@@ -272,6 +273,10 @@ class Agent:
     def why_closed(self) -> tuple[str, ...]:
         """Why no pod can be attached now; nothing while held: the use cases say that themselves."""
         return () if self.hold.active() else self.loop.status.reasons
+
+    def is_away(self) -> bool:
+        """Whether the datastore does not answer, or refuses writes, as far as is known."""
+        return bool(self.loop.picture.mirror.away) or self.registrar.is_refused()
 
     def has_address(self, container_id: str) -> bool:
         """Whether IPAM knows addresses of that container: its veth then waits for its own DEL."""

@@ -135,6 +135,8 @@ class Attachments:
         if self.world.held() or not self.world.spool.pending():
             return 0
         self.load()
+        # Asked once for all of them: each would wait for the same answer.
+        self.world.refuse_when_frozen()
         return self.world.spool.drain(self._detach)
 
     def working(self) -> bool:
@@ -179,6 +181,8 @@ class Attachments:
         try:
             answer = self._run(call, netns, gone, confirm)
         except PodwireError as error:
+            if isinstance(error, DatastoreUnavailable):
+                self.world.doubt_store()
             answer = render_error(error, asked_version(call.stdin))
         except OSError as error:
             refused = CallRefused(Code.IO, f"the agent met an I/O error: {error}")
@@ -243,6 +247,8 @@ class Attachments:
             self._surplus.look_soon()
         except (DatastoreUnavailable, AgentUnavailable, Stale) as error:
             self.world.spool.keep(key)
+            if isinstance(error, DatastoreUnavailable):
+                self.world.doubt_store()
             log.info("DEL spooled", container=request.container_id, reason=str(error))
 
     def _collect(self, request: Request) -> None:
@@ -264,6 +270,8 @@ class Attachments:
         except PodwireError as error:
             if not isinstance(error, AgentUnavailable):
                 self._refused[demand] = self.world.clock.monotonic(), str(error)
+            if isinstance(error, DatastoreUnavailable):
+                self.world.doubt_store()
             raise CallRefused(Code.NOT_AVAILABLE, error.message, fix=error.fix) from error
 
     def _detach(self, key: AttachmentKey) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 3.0
 """How long an ADD waits for an agent that has just been started."""
+AWAY_TIMEOUT_S = 0.5
+"""How long it waits for a datastore that is away: until a member that died has its successor."""
 LOOK_EVERY_S = 0.01
 
 
@@ -40,9 +42,17 @@ class Gate:
     A held agent counts as open: it refuses by itself, and says that it is held.
     """
 
-    def __init__(self, calls: Calls, reasons: Callable[[], tuple[str, ...]], clock: Clock) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        reasons: Callable[[], tuple[str, ...]],
+        is_away: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        """Store what is given: why the node is not ready, and whether the datastore is away."""
         self._calls = calls
         self._reasons = reasons
+        self._is_away = is_away
         self._clock = clock
 
     def serve(
@@ -56,17 +66,19 @@ class Gate:
         """Carry out one call, or refuse it with code 11 (STATUS: 50)."""
         command = call.environment.get("CNI_COMMAND")
         if command in {Command.ADD, Command.STATUS}:
-            patience_s = START_TIMEOUT_S if command == Command.ADD else 0.0
-            reasons = self._wait(patience_s, gone)
+            reasons = self._wait(gone) if command == Command.ADD else self._reasons()
             if reasons:
                 refused = refusal(command == Command.STATUS, reasons)
                 confirm(render_error(refused, asked_version(call.stdin)))
                 return
         self._calls.serve(call, netns, gone=gone, confirm=confirm)
 
-    def _wait(self, patience_s: float, gone: Callable[[], bool]) -> tuple[str, ...]:
-        deadline = self._clock.monotonic() + patience_s
-        while (reasons := self._reasons()) and self._clock.monotonic() < deadline and not gone():
+    def _wait(self, gone: Callable[[], bool]) -> tuple[str, ...]:
+        began = self._clock.monotonic()
+        while (reasons := self._reasons()) and not gone():
+            patience_s = AWAY_TIMEOUT_S if self._is_away() else START_TIMEOUT_S
+            if self._clock.monotonic() - began >= patience_s:
+                break
             self._clock.sleep(LOOK_EVERY_S)
         return reasons
 

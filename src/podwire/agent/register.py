@@ -80,6 +80,7 @@ class Registrar:
         """Whether address or MTU are news: other nodes lose packets until they hear of it."""
         self._registered = False
         self._told = False
+        self._doubtful = False
         self.problems: dict[str, PodwireError] = {}
         self.writes = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -93,6 +94,10 @@ class Registrar:
     def ready(self) -> bool:
         """Whether they are in order now, and the other nodes had their chance to hear of it."""
         return self._registered and self._told and not self.problems
+
+    def is_refused(self) -> bool:
+        """Whether the datastore takes no writes, as far as is known."""
+        return "datastore" in self.problems
 
     def start(self, publisher: Publisher) -> None:
         """Begin to work, in a thread."""
@@ -110,6 +115,11 @@ class Registrar:
         if mtu is not None and mtu != self._mtu:
             self._mtu, self._moved = mtu, True
         self._wanted.set()
+
+    def doubt(self) -> None:
+        """The datastore failed somebody: the node is not ready until a write would succeed."""
+        self._doubtful = True
+        self.look()
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -135,6 +145,10 @@ class Registrar:
 
     def turn(self) -> bool:
         """Look at everything once and repair it; whether all is in order."""
+        if self._doubtful:
+            if not self._step("datastore", self._store.check_writable):
+                return False
+            self._doubtful = False
         if self._address is None:
             return not self.problems
         done = self._step("node", self.ensure_node)

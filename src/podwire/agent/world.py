@@ -44,6 +44,8 @@ class CNIWorld:
     """Whether pods may send from prefixes that are allowed to them besides their addresses."""
     held: Callable[[], bool]
     """Whether somebody has stopped all writes of this agent."""
+    doubt_store: Callable[[], object] = lambda: None
+    """The datastore failed a call: find out whether it takes writes, and say so in the status."""
     owed: dict[AttachmentKey, str] = field(default_factory=dict)
     """Where the endpoints are in the datastore whose release was refused: the spool does not say,
     and the registry knows no longer. After a restart they are found as half-made ones."""
