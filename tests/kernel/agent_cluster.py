@@ -56,7 +56,10 @@ def told(datastore: DatastoreConfig) -> dict[str, Any]:
     """As the agent's configuration file has it."""
     if datastore.etcd is None:
         return {"type": datastore.type, "path": datastore.path}
-    return {"type": datastore.type, "endpoints": list(datastore.etcd.endpoints)}
+    etcd = datastore.etcd
+    files = {"caFile": etcd.ca_file, "certFile": etcd.cert_file, "keyFile": etcd.key_file}
+    shown = {key: name for key, name in files.items() if name is not None}
+    return {"type": datastore.type, "endpoints": list(etcd.endpoints), **shown}
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from podwire.drivers.store.etcd.store import EtcdStore
 from podwire.errors import Compacted, DatastoreUnavailable, Unsupported
 from podwire.model.config import EtcdConfig
 from tests.fakes.awaiting import wait_until
+from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
 from tests.fakes.etcd_server import WHEEL, EtcdServer, cluster_of
 
 if TYPE_CHECKING:
@@ -219,83 +219,13 @@ def test_a_full_disk_says_so_and_writes_nothing(tmp_path: Path) -> None:
     server.kill()
 
 
-def openssl(folder: Path, *words: str) -> None:
-    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-
-def certificates(folder: Path) -> None:
-    """An authority, a server's certificate for 127.0.0.1, a client's."""
-    folder.mkdir(exist_ok=True)
-    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl(
-        folder,
-        "req",
-        "-x509",
-        *ec,
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-subj",
-        "/CN=authority",
-        "-days",
-        "2",
-    )
-    for name, more in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "")):
-        (folder / f"{name}.ext").write_text(more)
-        openssl(
-            folder,
-            "req",
-            *ec,
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        openssl(
-            folder,
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            f"{name}.ext",
-            "-out",
-            f"{name}.pem",
-        )
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: scripts/setup test")
 def test_both_sides_show_certificates(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    certificates(keys)
-    url = "https://127.0.0.1:2379"
-    words = (
-        f"--cert-file={keys}/server.pem",
-        f"--key-file={keys}/server.key",
-        f"--trusted-ca-file={keys}/ca.pem",
-        "--client-cert-auth",
-    )
-    full = EtcdConfig(
-        endpoints=(url,),
-        ca_file=f"{keys}/ca.pem",
-        cert_file=f"{keys}/client.pem",
-        key_file=f"{keys}/client.key",
-    )
-    server = (
-        EtcdServer(tmp_path / "e", client_url=url, peer_url="http://127.0.0.1:2380", words=words)
-        .start()
-        .wait_ready(full)
-    )
+    make_certificates(keys)
+    url, peer = "https://127.0.0.1:2379", "http://127.0.0.1:2380"
+    full, words = client_config(keys, url), server_words(keys)
+    server = EtcdServer(tmp_path / "e", client_url=url, peer_url=peer, words=words)
+    server.start().wait_ready(full)
     store = EtcdStore(full)
     store.create("/a", {})
     for stranger in (
@@ -308,7 +238,7 @@ def test_both_sides_show_certificates(tmp_path: Path) -> None:
         refused.close()
     # Renewed by another authority while we run: the next call shows the new ones.
     server.kill()
-    certificates(keys)
+    make_certificates(keys)
     server.start().wait_ready(full)
     wait_until(lambda: _answers(store))
     assert store.get("/a") is not None

@@ -57,6 +57,8 @@ def ping_all(sources: dict[str, str], targets: dict[str, str]) -> dict[str, dict
             if kind == ANSWER and identity == numbers[door]:
                 found[doors[door]].setdefault(order[sequence], packet[8])
                 left -= 1
+    for door in doors:
+        door.close()
     return found
 
 
