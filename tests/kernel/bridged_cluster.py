@@ -131,6 +131,14 @@ class BridgedCluster:
             found[endpoint.container_id] = str(endpoint.addresses[0].ip)
         return found
 
+    def owners(self) -> dict[str, set[str]]:
+        """Block → the nodes that have, or had, a claim on it."""
+        found: dict[str, set[str]] = {}
+        for entry in self.store.list(keys.AFFINITIES).entries:
+            claim = codec.decode_affinity(entry.key, entry.value)
+            found.setdefault(str(claim.block), set()).add(claim.node)
+        return found
+
     def check(self) -> subprocess.CompletedProcess[str]:
         """`podwire ipam check`."""
         environment = {
