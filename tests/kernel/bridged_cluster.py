@@ -20,7 +20,7 @@ from podwire.model import codec, keys
 from podwire.model.addressing import address_at
 from podwire.model.config import DatastoreConfig
 from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
-from tests.fakes.etcd_server import PROGRAMS, EtcdServer
+from tests.fakes.etcd_server import PROGRAMS, WHEEL, EtcdServer
 from tests.kernel.agent_cluster import AgentNode, run, until
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 ADDRESS = "10.0.0.254"
 URL = f"https://{ADDRESS}:2379"
-METRICS = f"http://{ADDRESS}:2381"
 
 
 def etcd_program() -> Path:
@@ -67,7 +66,7 @@ class BridgedCluster:
             program=etcd_program(),
             client_url=URL,
             peer_url=f"http://{ADDRESS}:2380",
-            words=(*server_words(keys_folder), f"--listen-metrics-urls={METRICS}", *self.words),
+            words=(*server_words(keys_folder), *self.words),
         )
         self.server.start().wait_ready(self.etcd)
         where = DatastoreConfig(type="etcd", etcd=self.etcd)
@@ -97,6 +96,11 @@ class BridgedCluster:
         for node in self.nodes:
             node.wait_ready()
         return self.nodes
+
+    def etcdctl(self, *words: str) -> None:
+        files = (f"--cacert={self.etcd.ca_file}", f"--cert={self.etcd.cert_file}")
+        key = f"--key={self.etcd.key_file}"
+        run(str(WHEEL / "etcdctl"), f"--endpoints={URL}", *files, key, *words)
 
     def close(self) -> None:
         for node in self.nodes:

@@ -168,8 +168,7 @@ def _not_ready(world: AgentWorld, picture: Picture) -> Iterator[str]:
     for reason in sorted(set(away.values())):
         yield f"the datastore is away: {reason}"
     problems = dict(world.registrar.problems)
-    for error in problems.values():
-        yield str(error)
+    yield from dict.fromkeys(map(str, problems.values()))  # a store that is away fails every step
     if not problems and not world.registrar.ready:
         yield "the node is being registered"
     for tunnel in picture.tunnels():

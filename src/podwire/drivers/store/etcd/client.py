@@ -282,6 +282,8 @@ def _metadata(token: str | None) -> tuple[tuple[str, str], ...]:
 
 def _words(error: grpc.RpcError) -> str:
     """What happened, without gRPC's own path to it."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time"
     details = str(error.details() or error.code().name.lower().replace("_", " "))
     if details.startswith("failed to connect"):
         return details.rpartition(": ")[2]  # the operating system's word
