@@ -18,6 +18,7 @@ from bench import measure, world
 BENCHMARKS = {
     "cni": ("bench.cni", "CNI ADD and DEL beside ptp + host-local"),
     "ipam": ("bench.allocation", "allocations per second, 1 and 8 writers"),
+    "etcd": ("bench.etcd_allocation", "allocations per second, 1 to 10 agents on one etcd"),
     "routes": ("bench.routes", "10,000 block routes: from nothing, and one change"),
     "memory": ("bench.memory", "memory of an idle agent"),
     "bundles": ("bench.bundles", "a bundle of 50 nodes with 100 pods"),
@@ -27,7 +28,7 @@ BENCHMARKS = {
     "mesh": ("bench.meshes", "labs of 3, 20 and 50 nodes: BIRD's routes and the agents'"),
     "lab": ("bench.labs", "lab up with 3 and 20 nodes"),
 }
-NEEDS_NO_WORLD = {"ipam", "lab", "bundles", "mesh"}
+NEEDS_NO_WORLD = {"ipam", "etcd", "lab", "bundles", "mesh"}
 FULL_ROUNDS = 10
 QUICK_ROUNDS = 3
 

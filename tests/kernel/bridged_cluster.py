@@ -19,6 +19,7 @@ from podwire.drivers.store import ensure_cluster, open_store
 from podwire.model import codec, keys
 from podwire.model.addressing import address_at
 from podwire.model.config import DatastoreConfig
+from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
 from tests.fakes.etcd_server import PROGRAMS, WHEEL, EtcdServer
 from tests.kernel.agent_cluster import AgentNode, run, until
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from podwire.model.pool import IPPool
 
 ADDRESS = "10.0.0.254"
+START_S = 90.0
+"""Ten agents that start at once share two processors."""
 URL = f"https://{ADDRESS}:2379"
 
 
@@ -93,8 +96,7 @@ class BridgedCluster:
         """Start all agents; ends when all nodes are ready."""
         for node in self.nodes:
             node.begin()
-        for node in self.nodes:
-            node.wait_ready()
+        wait_until(lambda: all((node.status() or {}).get("ready") for node in self.nodes), START_S)
         return self.nodes
 
     def etcdctl(self, *words: str) -> None:

@@ -35,6 +35,7 @@ NODES, EACH = 10, 200
 POOL = ip_network("10.244.0.0/21")
 """32 blocks of 64: 200 addresses want four of them, and there are not four for everybody."""
 KILLS = 12
+PATIENCE_S = 90.0
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Crowd:
 
     def wait_for(self, count: int) -> None:
         """Until that many addresses were taken."""
-        wait_until(lambda: self.is_over() or len(self.told()) >= count)
+        wait_until(lambda: self.is_over() or len(self.told()) >= count, PATIENCE_S)
 
     def told(self) -> dict[str, str]:
         """Container → address."""
@@ -151,7 +152,7 @@ def test_no_address_twice_and_every_block_with_one_owner(
         victim = dice.choice(sorted(crowd.working))
         crowd.kill(victim)
         crowd.begin(victim)
-    wait_until(crowd.is_over, 60)
+    wait_until(crowd.is_over, PATIENCE_S)
     agrees(crowd)
     count = len(crowd.told())
     if borrowing:
