@@ -7,26 +7,30 @@ libraries() {
         sed -n "/^Inst libjs-/!s/^Inst \\(lib[^ ]*\\) (.*/\\1/p"
 }
 
-# download FOLDER PACKAGE : it and its libraries; reading the lists needs no root, fetching does.
+# download FOLDER PACKAGE… : them and the first one's libraries; reading the lists needs no root,
+# fetching does.
 download() {
     # shellcheck disable=SC2046 # a list of words
-    (cd "$1" && apt-get -q -o APT::Sandbox::User=root download "$2" $(libraries "$2")) \
+    (cd "$1" && shift && apt-get -q -o APT::Sandbox::User=root download "$@" $(libraries "$1")) \
         >>.cache/setup.log 2>&1
 }
 
-# unpack PACKAGE FILE : have the package's files below .cache/debs/PACKAGE without installing it.
+# unpack PACKAGE FILE [PACKAGE…] : have the files of these packages below .cache/debs/PACKAGE
+# without installing them; FILE tells that they are there.
 unpack() {
-    place=.cache/debs/$1
-    [ -e "$place/$2" ] || [ -e "$place.unknown" ] && return 0
-    command -v apt-get >/dev/null 2>&1 || { say "no apt-get: going on without $1"; return 0; }
-    say "unpacking $1 into $place (not installed)"
+    place=.cache/debs/$1 package=$1 file=$2
+    shift 2
+    [ -e "$place/$file" ] || [ -e "$place.unknown" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || { say "no apt-get: going on without $package"; return 0; }
+    say "unpacking $package into $place (not installed)"
     rm -rf "$place" "$place.part"
     mkdir -p "$place.part"
-    download "$place.part" "$1" || { (update_lists) && download "$place.part" "$1"; } || {
+    set -- "$place.part" "$package" "$@"
+    download "$@" || { (update_lists) && download "$@"; } || {
         rm -rf "$place.part"
         # A system that does not have it at all is not asked again (until scripts/clean).
-        [ -n "$(apt-cache show "$1" 2>/dev/null)" ] || : >"$place.unknown"
-        say "$1 cannot be had here: going on, what needs it is skipped and says so"
+        [ -n "$(apt-cache show "$package" 2>/dev/null)" ] || : >"$place.unknown"
+        say "$package cannot be had here: going on, what needs it is skipped and says so"
         return 0
     }
     for archive in "$place.part"/*.deb; do dpkg -x "$archive" "$place.part"; done

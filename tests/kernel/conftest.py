@@ -32,12 +32,30 @@ PRIVATE = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS
 
 
 ANY_USER = {
-    *("test_agent_bird", "test_agent_crowd", "test_agent_etcd", "test_agent_firewall"),
-    *("test_agent_moves", "test_agent_mtu", "test_agent_outage", "test_bgp_routers"),
-    *("test_bird_reasons", "test_bird_routes", "test_ipam_crowd", "test_store_etcd"),
-    *("test_takeover", "test_trace_bridge_rulesets", "test_trace_bridges"),
-    *("test_trace_iptables", "test_trace_ipv6", "test_trace_lookup", "test_trace_matrix"),
-    *("test_trace_routing", "test_trace_rulesets"),
+    "test_agent_bird",
+    "test_agent_crowd",
+    "test_agent_etcd",
+    "test_agent_firewall",
+    "test_agent_moves",
+    "test_agent_mtu",
+    "test_agent_outage",
+    "test_bgp_routers",
+    "test_bird_reasons",
+    "test_bird_routes",
+    "test_cni_asked",
+    "test_cni_status",
+    "test_ipam_crowd",
+    "test_libcni_conformance",
+    "test_store_etcd",
+    "test_takeover",
+    "test_trace_bridge_rulesets",
+    "test_trace_bridges",
+    "test_trace_iptables",
+    "test_trace_ipv6",
+    "test_trace_lookup",
+    "test_trace_matrix",
+    "test_trace_routing",
+    "test_trace_rulesets",
 }
 """Modules whose tests meet the same kernel whoever runs them: scripts/test runs them once."""
 

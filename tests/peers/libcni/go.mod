@@ -1,0 +1,5 @@
+module podwire/tests/peers/libcni
+
+go 1.21
+
+require github.com/containernetworking/cni v1.3.0
