@@ -29,7 +29,8 @@ build_libcni() {
     logged env -C $libcni_source CGO_ENABLED=0 GOTOOLCHAIN=local GOCACHE="$root/.cache/go/build" \
         GOMODCACHE="$root/.cache/go/mod" GOFLAGS="-buildvcs=false -modcacherw" "$@" \
         timeout 300 "$go" build -tags "$tags" -o "$root/$libcni/$name" . && return
-    echo "it could not be built (see .cache/setup.log)" >"$libcni/$name.missing"
+    echo "it could not be built (.cache/setup.log); the newer one needs Go 1.21 and its module proxy" \
+        >"$libcni/$name.missing"
     say "it cannot be built here: going on, what needs it is skipped and says so"
 }
 

@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from podwire.cni.install import SCRIPT
 from podwire.model.cnidemand import CAPABILITIES
 from tests.fakes.cni_programs import c_program
 from tests.fakes.cri.client import CRI
+from tests.fakes.iptables import offer_iptables
 from tests.kernel.agent_cluster import run, until
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def private_disk() -> Path:
     shutil.copy(SCRIPT if program is None else program[0], "/opt/cni/bin/podwire")
     for plugin in ("loopback", "portmap", "bandwidth"):
         shutil.copy(PLUGINS / plugin, "/opt/cni/bin/")
+    offer_iptables(memory / "iptables")
     return memory
 
 
@@ -179,18 +182,7 @@ class RuntimeHost:
         """Its network list, and a crun that does without cgroups, which may not be ours."""
         self.folder.mkdir()
         (self.folder / "net.d").mkdir()
-        plugin = {
-            "type": "podwire",
-            "agentSocket": self.node.socket,
-            "spoolDir": str(self.node.folder / f"{self.name}.spool"),
-            "capabilities": dict.fromkeys(CAPABILITIES, True),
-        }
-        network = {
-            "cniVersion": "1.0.0",
-            "name": "k8s-pod-network",
-            "plugins": [plugin, *self.chained],
-        }
-        (self.folder / "net.d" / "10-podwire.conflist").write_text(json.dumps(network))
+        self.write_network("10-podwire")
         crun, conmon = (DEBS / name / "usr" / "bin" / name for name in ("crun", "conmon"))
         # Runtimes start these with an environment of their own.
         for path, words in (
@@ -202,9 +194,31 @@ class RuntimeHost:
         self.anchor = self._begin()
         return self
 
+    def write_network(self, file: str, **fields: object) -> None:
+        """Have a network list in the host's folder; `fields`: of our plugin, or of the list."""
+        names = {"cniVersion", "name"} & fields.keys()
+        of_list: dict[str, object] = {name: fields.pop(name) for name in names}
+        plugin = {
+            "type": "podwire",
+            "agentSocket": self.node.socket,
+            "spoolDir": str(self.node.folder / f"{self.name}.spool"),
+            "capabilities": dict.fromkeys(CAPABILITIES, True),
+            **fields,
+        }
+        network: dict[str, object] = {
+            "cniVersion": "1.0.0",
+            "name": "k8s-pod-network",
+            **of_list,
+            "plugins": [plugin, *self.chained],
+        }
+        path = self.folder / "net.d" / f"{file}.conflist"
+        path.with_suffix(".new").write_text(json.dumps(network))
+        path.with_suffix(".new").replace(path)
+
     def command(self, *words: str) -> list[str]:
-        """A command on this host."""
-        return ["nsenter", "--net", "--mount", f"--target={self.anchor}", *words]
+        """A command on this host, without the right that a machine in a container often lacks."""
+        less = ("setpriv", "--bounding-set=-sys_resource")
+        return ["nsenter", "--net", "--mount", f"--target={self.anchor}", *less, *words]
 
     def _begin(self) -> int:
         """A process that holds the host's network and mounts; its number.
@@ -228,18 +242,24 @@ class RuntimeHost:
     @property
     def environment(self) -> dict[str, str]:
         folders = (DEBS / f"{name}/usr/bin" for name in ("containerd", "podman", "conmon"))
-        path = ":".join([*map(str, folders), os.environ["PATH"]])
+        path = ":".join([*map(str, folders), os.environ["PATH"], str(self.memory / "iptables")])
         return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": libraries()}
 
-    def run(self, *words: str, more: dict[str, str] | None = None) -> str:
-        """What a command printed on this host; it has to end with 0."""
-        done = subprocess.run(
+    def attempt(
+        self, *words: str, more: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A command on this host, however it ends."""
+        return subprocess.run(
             self.command(*words),
             env={**self.environment, **(more or {})},
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def run(self, *words: str, more: dict[str, str] | None = None) -> str:
+        """What a command printed on this host; it has to end with 0."""
+        done = self.attempt(*words, more=more)
         assert done.returncode == 0, (words, done.stdout, done.stderr, self.log())
         return done.stdout
 
@@ -278,6 +298,14 @@ class RuntimeHost:
         return cri
 
     def podman(self, *words: str) -> str:
+        """What Podman printed; it has to end with 0."""
+        done = self.attempt_podman(*words)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout
+
+    def attempt_podman(
+        self, *words: str, more: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Podman with everything of its own, and its CNI backend."""
         folder = self.folder / "podman"
         if not folder.exists():
@@ -287,13 +315,44 @@ class RuntimeHost:
             )
             (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
             run("cp", str(folder / "policy.json"), "/etc/containers/policy.json")
-        more = {"CONTAINERS_CONF": str(folder / "containers.conf")}
+        more = {"CONTAINERS_CONF": str(folder / "containers.conf"), **(more or {})}
         places = [f"--root={folder}/root", f"--runroot={folder}/run", f"--tmpdir={folder}/tmp"]
         fixed = [*places, "--storage-driver=vfs", "--cgroup-manager=cgroupfs"]
-        return self.run("podman", *fixed, *words, more=more)
+        return self.attempt("podman", *fixed, *words, more=more)
+
+    def require_cni_backend(self) -> None:
+        """Skip where Podman has none."""
+        version = self.podman("version", "--format", "{{.Client.Version}}").strip()
+        if int(version.partition(".")[0]) >= 5:
+            pytest.skip(f"Podman {version} has no CNI backend: 5.0 dropped it")
 
     def ctr(self, *words: str) -> str:
         return self.run("ctr", "--address", str(self.socket), *words)
+
+
+def has_own_processes() -> bool:
+    """Whether this test sees no processes but its own (tests/kernel/conftest.py)."""
+    return Path("/proc/1/exe").samefile(sys.executable)
+
+
+def processes() -> dict[int, str]:
+    """Runtimes and etcd at work, by number; none where those of others are in sight, too."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/comm") if has_own_processes() else ():
+        with suppress(OSError):  # it has just ended
+            found[int(path.parent.name)] = path.read_text().strip()
+    ours = ("containerd", "podman", "conmon", "crun", "etcd")
+    return {number: name for number, name in found.items() if name.startswith(ours)}
+
+
+def running() -> list[str]:
+    """Their names."""
+    return sorted(processes().values())
+
+
+def enabled() -> list[str]:
+    """What this system starts by itself, where it has systemd."""
+    return sorted(str(path) for path in Path("/etc/systemd/system").glob("*.wants/*"))
 
 
 def hosts(stack: ExitStack, nodes: tuple[AgentNode, ...], **more: object) -> Iterator[RuntimeHost]:

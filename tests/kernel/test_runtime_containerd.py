@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from podwire.model import keys
+from podwire.model.config import DatastoreConfig, EtcdConfig
 from podwire.model.pool import Mode
 from tests.fakes.cri.client import pod_config
+from tests.fakes.etcd_server import EtcdServer
 from tests.kernel.agent_cluster import clusters, until
-from tests.kernel.runtime_host import IMAGE, hosts, require, write_image
+from tests.kernel.runtime_host import IMAGE, enabled, hosts, require, running, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,8 +38,15 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         "busybox-static/bin/busybox",
         "containernetworking-plugins/usr/lib/cni/portmap",
     )
+    before = enabled()
+    # Many hosts share an etcd; a socket in the file system is seen from each of them.
+    server = EtcdServer(tmp_path / "etcd").start().wait_ready()
+    etcd = EtcdConfig(endpoints=(server.endpoint,))
     with clusters(tmp_path / "c") as make:
-        yield make(Mode.ALWAYS)
+        yield make(Mode.ALWAYS, datastore=DatastoreConfig(type="etcd", etcd=etcd))
+    server.kill()
+    until("nothing is left running", lambda: not running(), lambda: str(running()))
+    assert enabled() == before
 
 
 @pytest.fixture
@@ -105,10 +113,10 @@ def test_a_new_sandbox_outlives_the_late_end_of_the_old_one(start: Start) -> Non
 
 
 def test_a_published_port_leads_to_the_pod(start: Start) -> None:
-    if shutil.which("iptables") is None:
-        pytest.skip("needs iptables for the plugin portmap")
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
     (here, cri), (there, _) = start(portmap)
+    if not (here.memory / "iptables" / "iptables").exists():
+        pytest.skip("the plugin portmap needs iptables: run scripts/setup test")
     config = pod_config("web-0")
     config.port_mappings.add(container_port=80, host_port=8080)
     pod = cri.run_pod(config)

@@ -32,6 +32,7 @@ def test_containers_of_two_hosts_talk(tmp_path: Path) -> None:
         pair = list(hosts(stack, cluster.start()))
         addresses = []
         for host in pair:
+            host.require_cni_backend()
             host.podman("load", "-i", str(image))
             host.podman(
                 "run",

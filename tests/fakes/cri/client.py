@@ -38,6 +38,12 @@ class CRI:
         told = self._call("Status", pb.StatusRequest(), pb.StatusResponse)
         return {each.type: each.status for each in told.status.conditions}
 
+    def network(self) -> bytes:
+        """What it says of itself at length; the network list it has loaded is somewhere in it."""
+        call: Any = self._channel.unary_unary("/runtime.v1.RuntimeService/Status")
+        told: bytes = call(b"\x08\x01", timeout=TIMEOUT_S)  # StatusRequest{verbose: true}
+        return told
+
     def run_pod(self, config: pb.PodConfig) -> str:
         """The sandbox's id."""
         told = self._call("RunPodSandbox", pb.RunPodRequest(config=config), pb.RunPodResponse)
