@@ -112,13 +112,17 @@ def test_a_check_knows_what_the_agent_changed_and_what_a_pod_did(make_cluster: M
     one.settings["mtuFollow"] = "true"
     cluster.start()
     run("ip", "netns", "add", "pod-1")
-    pod = PodOnNode(one, "pod-1")
+    run("ip", "netns", "add", "pod-2")
+    pod, other = PodOnNode(one, "pod-1"), PodOnNode(one, "pod-2")
     result = pod.call("ADD")
     assert result.pop("exit") == 0
+    other.address = other.call("ADD", mtu=1280)["ips"][0]["address"].partition("/")[0]
     pod.address = result["ips"][0]["address"].partition("/")[0]
     assert pod.call("CHECK", prevResult=result)["exit"] == 0
     two.ip("link", "set", "ens32", "mtu", "1400")
     until("both ends", lambda: ends(pod) == (1350, 1350), one.log)
+    waits_for(one, livePods={})
+    assert ends(other) == (1280, 1280), "its network asks for an MTU of its own"
     assert pod.call("CHECK", prevResult=result) == {"exit": 0}
     run("ip", "-n", "pod-1", "link", "set", "eth0", "mtu", "1300")
     assert "eth0 has MTU 1300, not 1450" in pod.call("CHECK", prevResult=result)["msg"]

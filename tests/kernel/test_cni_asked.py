@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from podwire.agent import sandbox
+from podwire.agent.endpoints import own_mtu
 from podwire.drivers import sysctl
 from podwire.drivers.netlink.session import Session
 from podwire.errors import KernelError
@@ -172,6 +173,8 @@ def test_the_networks_own_pools_mtu_and_forwarding(node: CNINode) -> None:
     assert outcome.address.startswith("10.5.0.")
     assert (outcome.told["interfaces"][1]["mtu"], links_inside("c1")["eth0"].mtu) == (1280, 1280)
     assert inside("c1", lambda: sysctl.read("net/ipv4/ip_forward")) == "1"
+    (local,) = node.world.endpoints.all().values()
+    assert own_mtu(local.endpoint) == 1280  # which no change of the cluster's MTU overrides
     assert add(node, "c2", "web-1", config, ipv4pools=["10.244.0.0/16"]).address.startswith(
         "10.244."
     )

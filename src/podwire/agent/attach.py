@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from podwire.agent import sandbox
 from podwire.agent.compare import differences
 from podwire.agent.detach import detach, withdraw
-from podwire.agent.endpoints import NETWORK_ANNOTATION, LocalEndpoint
+from podwire.agent.endpoints import MTU_ANNOTATION, NETWORK_ANNOTATION, LocalEndpoint
 from podwire.agent.predecessor import displace, free_address
 from podwire.boundary import Verb, Write
 from podwire.drivers import namespaces
@@ -240,6 +240,9 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
     namespace = DEFAULT_NAMESPACE if pod is None else pod.namespace
     orchestrator = PLAIN_CNI if pod is None else KUBERNETES
     workload = request.container_id if pod is None else pod.name
+    annotations = {NETWORK_ANNOTATION: request.config.name}
+    if request.demand.mtu is not None:
+        annotations[MTU_ANNOTATION] = str(request.demand.mtu)
     return WorkloadEndpoint(
         metadata=Metadata(
             name=endpoint_name(world.node, orchestrator, workload, request.interface),
@@ -248,7 +251,7 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
                 "projectcalico.org/namespace": namespace,
                 "projectcalico.org/orchestrator": orchestrator,
             },
-            annotations={NETWORK_ANNOTATION: request.config.name},
+            annotations=annotations,
         ).born(uuid.uuid4(), world.clock.now()),
         orchestrator=orchestrator,
         node=world.node,

@@ -22,6 +22,10 @@ NETWORK_ANNOTATION = "podwire.io/network"
 """Annotation of a WorkloadEndpoint that keeps the CNI network's name: DEL and GC ask for it."""
 
 
+MTU_ANNOTATION = "podwire.io/mtu"
+"""Annotation of a WorkloadEndpoint whose network asks for an MTU of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalEndpoint:
     """One attachment on this node, with the endpoint it made."""
@@ -38,6 +42,12 @@ def key_of(endpoint: WorkloadEndpoint) -> AttachmentKey | None:
     return AttachmentKey(
         network=network, container_id=endpoint.container_id, interface=endpoint.endpoint
     )
+
+
+def own_mtu(endpoint: WorkloadEndpoint) -> int | None:
+    """The MTU its network asked for; None for one that goes with the node's encapsulation."""
+    text = endpoint.metadata.annotations.get(MTU_ANNOTATION, "")
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def _nobody() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, TypeVar
 
+from podwire.agent.endpoints import LocalEndpoint, own_mtu
 from podwire.agent.kernel import Kernel
 from podwire.agent.mirror import Mirror, Moved
 from podwire.agent.place import Place
@@ -30,7 +31,6 @@ from podwire.model.route import PROTOCOL_BIRD, PROTOCOL_PODWIRE, Route, RouteKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from podwire.agent.endpoints import LocalEndpoint
     from podwire.model.addressing import IPNetwork
     from podwire.model.config import AgentConfig
     from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
@@ -303,11 +303,11 @@ class Picture:
 
     def sizes(self) -> tuple[Size, ...]:
         """Known pods whose MTU is not the one a new pod would get, and how it would be."""
-        wanted = self.pod_mtu()
+        usual = self.pod_mtu()
         return tuple(
             Size(
                 host=link,
-                mtu=wanted,
+                mtu=mtu,
                 routes=tuple(
                     route(address.ip, link.index)
                     for address in endpoint.addresses
@@ -316,7 +316,7 @@ class Picture:
             )
             for endpoint in self._endpoints.values()
             if (link := self.kernel.links.get(endpoint.interface)) is not None
-            and link.mtu != wanted
+            and link.mtu != (mtu := own_mtu(endpoint) or usual)
         )
 
     def stray_links(self, now: float) -> list[Link]:
