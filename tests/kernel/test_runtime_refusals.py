@@ -7,13 +7,15 @@ import os
 import signal
 import sqlite3
 from contextlib import ExitStack, closing, contextmanager
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from podwire.model import codec, keys
-from podwire.model.pool import Mode
+from podwire.model.pool import IPPool, IPReservation, Mode
+from podwire.model.resource import Metadata
 from tests.fakes.cri.client import pod_config
 from tests.kernel.agent_cluster import clusters, until
 from tests.kernel.runtime_host import (
@@ -43,6 +45,7 @@ ACCEPTED = ("0.3.1", "0.4.0", "1.0.0")
 WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "foreign": ({"ipam": {"type": "host-local"}}, ("host-local", "remove ipam")),
     "nopool": ({"ipam": {"ipv4_pools": ["none"]}}, ("'none'", "does not exist")),
+    "full": ({"ipam": {"ipv4_pools": ["full"]}}, ("full", "is left for node node-1")),
     "badmtu": ({"mtu": 5}, ("mtu", "68 to 65535")),
     "away": ({"agentSocket": "/run/none.sock"}, ("/run/none.sock",)),
 }
@@ -54,7 +57,14 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     require("crun/usr/bin/crun", "busybox-static/bin/busybox")
     before = enabled()
     with clusters(tmp_path / "c") as make:
-        yield make(Mode.NEVER)
+        cluster = make(Mode.NEVER)
+        only = ip_network("10.9.0.0/32")
+        for value in (
+            IPPool(metadata=Metadata(name="full"), cidr=only, block_size=32, automatic=False),
+            IPReservation(metadata=Metadata(name="full"), reserved=(only,)),
+        ):
+            cluster.store.create(codec.key_of(value), codec.encode(value))
+        yield cluster
     until("nothing is left running", lambda: not running(), lambda: str(running()))
     assert enabled() == before
 
