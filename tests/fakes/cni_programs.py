@@ -40,10 +40,12 @@ def c_program() -> tuple[str, ...] | None:
     folder = CACHE if os.access(CACHE, os.W_OK) else Path(tempfile.gettempdir())
     program = folder / f"podwire-cni-{digest}"
     if not program.exists():
-        made = folder / f".{os.getpid()}"
-        if not compile_program(made):
-            return None
-        made.rename(program)
+        # Not named by process: tests in PID namespaces of their own have the same numbers.
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            made = Path(place) / program.name
+            if not compile_program(made):
+                return None
+            made.rename(program)
     return (str(program),)
 
 
