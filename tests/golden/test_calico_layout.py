@@ -42,7 +42,7 @@ MODELLED = [
     (release, key)
     for release in RELEASES
     for key in texts(release)
-    if key.startswith(KNOWN) and not keys.is_host_marker(key)
+    if key.startswith(KNOWN) and key.removeprefix(keys.AFFINITIES).count("/") != 0
 ]
 
 
@@ -102,8 +102,12 @@ def test_a_check_finds_only_what_is_wrong() -> None:
     assert found == {
         "ipip": [],
         "newest": [],
-        "oldest": [],
-        "vxlan": ["handle odd/one%two has no address"],
+        "oldest": ["192.168.7.10 is allocated and names no pod, and nobody uses it"],
+        "vxlan": [
+            "192.168.221.71 is allocated and names no pod, and nobody uses it",
+            "192.168.221.72 is allocated and names no pod, and nobody uses it",
+            "handle odd/one%two has no address",
+        ],
     }
 
 

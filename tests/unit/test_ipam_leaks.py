@@ -52,8 +52,12 @@ def tenant(handle: str = "net.c1", **addresses: int) -> Tenant:
         Allocation(handle=None, attributes=POD),
         Allocation(handle="net.c1", attributes=POD, released_at="2026-11-22T00:00:00Z"),
         Allocation(handle="net.c1", attributes=POD, alternate={"node": "b"}),
+        Allocation(handle="net.vmi.demo.vm", attributes={**POD, "vmi-name": "vm"}),
     ],
-    ids=["of another node", "no namespace", "tunnel", "no owner", "no handle", "rests", "two"],
+    ids=[
+        *("of another node", "no namespace", "tunnel", "no owner"),
+        *("no handle", "rests", "two", "machine"),
+    ],
 )
 def test_only_pods_of_this_node_are_looked_at(allocation: Allocation) -> None:
     assert tenants([block(o0=allocation)], "a", {}) == ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from podwire.ipam.checkblocks import blocks
 from podwire.ipam.checkworld import KNOWN_TUNNELS, World
+from podwire.ipam.leaks import VIRTUAL_MACHINE
 from podwire.ipam.leftovers import TUNNEL_TYPES
 from podwire.ipam.problem import REPAIR, Problem, Report, Trouble
 from podwire.model import keys
@@ -61,7 +62,7 @@ def _leaks(world: World) -> Iterator[Problem]:
         type_, node = owner.get("type"), owner.get("node", "no node")
         if address in world.users or node in world.lost:
             continue
-        if type_ is not None and type_ not in KNOWN_TUNNELS:
+        if (type_ is not None and type_ not in KNOWN_TUNNELS) or VIRTUAL_MACHINE in owner:
             continue  # load balancers, WireGuard …: who uses those is not told by what we read
         named = "pod" in owner or type_ in TUNNEL_TYPES
         title = type_ or f"{owner.get('namespace', '')}/{owner.get('pod', '')}".strip("/")

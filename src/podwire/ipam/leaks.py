@@ -27,6 +27,9 @@ BOOT_ATTRIBUTE = "boot"
 """Allocation attribute: in which boot of its machine the address was given out, by the first
 digits of its number."""
 BOOT_DIGITS = 8
+VIRTUAL_MACHINE = "vmi-name"
+"""Allocation attribute of an address that outlives its pods (KubeVirt): it is a machine's, which
+may only be stopped."""
 LOOKS = 2
 """How often a leak must have been seen, however short the grace period is."""
 
@@ -122,6 +125,7 @@ def is_pod_of(allocation: Allocation, node: str) -> bool:
         owner.get("node") == node
         and bool(owner.get("pod") and owner.get("namespace"))
         and "type" not in owner
+        and VIRTUAL_MACHINE not in owner
         and allocation.alternate is None
     )
 
