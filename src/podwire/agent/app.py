@@ -109,7 +109,6 @@ class Agent:
             draw=dice.uniform,
         )
         self.registrar.on_change = self.inbox.ring
-        self.reporter = Reporter(self.store, config.node, clock, self.hold, dice.uniform)
         self.bird = BirdWriter(config, clock, held=self.hold.active, on_change=self.inbox.ring)
         self._observers: dict[str, StoreObserver] = {}
         self.attachments: Attachments
@@ -193,6 +192,9 @@ class Agent:
         """Start every thread; the loop itself is run by the caller."""
         self._stopped = threading.Event()
         self.collecting = Collecting()
+        self.reporter = Reporter(
+            self.store, self.config.node, SystemClock(), self.hold, self.dice.uniform
+        )
         stack.callback(self.stop)
         self.attachments.start()
         stack.callback(self.attachments.stop)

@@ -234,11 +234,6 @@ def parse_affinity_key(key: str) -> tuple[str, IPNetwork] | None:
             return None
 
 
-def is_host_marker(key: str) -> bool:
-    """Whether it is Calico's mark of a node that has affinities; it says nothing."""
-    return key.startswith(AFFINITIES) and "/" not in key.removeprefix(AFFINITIES)
-
-
 def parse_handle_key(key: str) -> str | None:
     """ID of the handle, or None."""
     return _only_name(key, HANDLES)
