@@ -15,7 +15,7 @@ import pytest
 
 from podwire.drivers.store import open_store
 from podwire.drivers.store.jsontext import to_text
-from podwire.model import keys
+from podwire.model import codec, keys
 from podwire.model.config import DatastoreConfig, EtcdConfig
 from tests.fakes.calico_etcd import contents, fill
 from tests.fakes.etcd_server import EtcdServer
@@ -88,6 +88,15 @@ def felix(node: AgentNode) -> None:
     node.ip("route", "add", "192.168.20.0/26", *way)
 
 
+def without_our_word(value: Wire) -> Wire:
+    """A Node without what its own agent says there of the underlay."""
+    notes = value.get("metadata", {}).get("annotations") or {}
+    if value.get("kind") != "Node" or codec.UNDERLAY_MTU_ANNOTATION not in notes:
+        return value
+    rest = {k: text for k, text in notes.items() if k != codec.UNDERLAY_MTU_ANNOTATION}
+    return {**value, "metadata": {**value["metadata"], "annotations": rest}}
+
+
 @dataclass
 class Taken:
     """The cluster and what was there before our agents."""
@@ -102,7 +111,7 @@ class Taken:
     def changed(self) -> dict[str, Wire | None]:
         """Calico's keys that are not as they were, with what is there now."""
         now = {
-            key: value
+            key: without_our_word(value)
             for key, value in contents(self.cluster.store).items()
             if not key.startswith(MEMORY)
         }
