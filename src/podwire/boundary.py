@@ -78,6 +78,14 @@ class Watch(Protocol):
         """
         ...
 
+    @property
+    def position(self) -> Revision:
+        """From here another watch of the prefix misses nothing that `wait` has not returned yet.
+
+        It may move while nothing changes below the prefix: other changes are forgotten meanwhile.
+        """
+        ...
+
     def close(self) -> None:
         """End the watch; wakes a `wait` in another thread."""
         ...

@@ -186,6 +186,19 @@ class StoreContract(ABC):
         assert shown(take(watch, 1)) == [("/a/2", {})]
         watch.close()
 
+    def test_the_position_of_a_watch_moves_with_what_it_has_told(self, store: Store) -> None:
+        start = store.list("/a/").revision
+        watch = store.watch("/a/", start)
+        assert watch.position == start
+        store.create("/a/1", {})
+        (seen,) = take(watch, 1)
+        assert watch.position == seen.revision
+        store.create("/a/2", {})
+        watch.close()
+        again = store.watch("/a/", watch.position)
+        assert shown(take(again, 1)) == [("/a/2", {})]
+        again.close()
+
     def test_a_write_wakes_a_watch_that_waits(self, store: Store) -> None:
         watch = store.watch("/a/", store.list("/a/").revision)
         seen: list[Change] = []

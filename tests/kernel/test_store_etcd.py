@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from podwire.boundary import Verb, Write
 from podwire.drivers.netlink import requests
 from podwire.drivers.netlink.session import Session
+from podwire.drivers.store.etcd import client
 from podwire.drivers.store.etcd.store import EtcdStore
 from podwire.errors import Compacted, DatastoreUnavailable, Unsupported
 from podwire.model.config import EtcdConfig
@@ -159,6 +160,103 @@ def test_a_lease_outlives_a_lost_connection_and_is_granted_anew(tmp_path: Path) 
     entry = store.get("/status")
     assert entry is not None
     assert entry.value == {"n": 5}
+    store.close()
+    server.kill()
+
+
+def one_server(folder: Path, *words: str, program: Path = WHEEL / "etcd") -> EtcdServer:
+    (server,) = cluster_of(folder, 1)
+    server.words, server.program = (*server.words, *words), program
+    return server.start().wait_ready()
+
+
+def test_a_watch_of_what_never_changes_keeps_up_with_what_is_forgotten(tmp_path: Path) -> None:
+    server = one_server(tmp_path, "--experimental-watch-progress-notify-interval=100ms")
+    store = store_of(server)
+    start = store.list("/quiet/").revision
+    watch = store.watch("/quiet/", start)
+    made = store.create("/busy", {})
+
+    def has_moved() -> bool:
+        assert list(watch.wait(0.05)) == []
+        return int(watch.position) >= int(made.revision)
+
+    wait_until(has_moved)
+    store.compact()
+    # Where it began nothing is known any more; where it stands, all.
+    with pytest.raises(Compacted):
+        store.watch("/quiet/", start)
+    store.create("/quiet/1", {})
+    watch.close()
+    again = store.watch("/quiet/", watch.position)
+    assert [change.key for change in again.wait(30)] == ["/quiet/1"]
+    again.close()
+    store.close()
+    server.kill()
+
+
+def test_a_listing_goes_on_when_its_beginning_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podwire.drivers.store.etcd.store.PAGE", 2)
+    server = one_server(tmp_path)
+    store, other = store_of(server), store_of(server)
+    for number in range(5):
+        store.create(f"/a/{number}", {"n": number})
+    call, left = store._client.call, 2
+
+    def forgetful(method: Any, request: Any) -> Any:
+        nonlocal left
+        answer = call(method, request)
+        if answer.more and left:
+            left -= 1
+            other.create(f"/b/{left}", {})
+            other.compact()
+        return answer
+
+    monkeypatch.setattr(store._client, "call", forgetful)
+    assert [entry.value["n"] for entry in store.list("/a/").entries] == [0, 1, 2, 3, 4]
+    assert left == 0
+    left = 50
+    with pytest.raises(DatastoreUnavailable, match="faster than it can be read"):
+        store.list("/a/")
+    for each in (store, other):
+        each.close()
+    server.kill()
+
+
+def test_a_value_that_is_too_large_says_what_to_do(tmp_path: Path) -> None:
+    server = one_server(tmp_path)
+    store = store_of(server)
+    for size in (1_600_000, 3_000_000):
+        with pytest.raises(DatastoreUnavailable) as caught:
+            store.create("/large", {"x": "x" * size})
+        assert "--max-request-bytes" in str(caught.value.fix), caught.value
+    assert store.get("/large") is None
+    assert len(store.list("/").entries) == 0
+    store.close()
+    server.kill()
+
+
+PINGS = ("keepalive_time", "keepalive_timeout", "http2.ping_timeout")
+
+
+@pytest.mark.long
+def test_a_watch_that_was_quiet_notices_that_its_server_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = dict.fromkeys((f"grpc.{name}_ms" for name in PINGS), 1_000)
+    options = tuple((name, quick.get(name, value)) for name, value in client.OPTIONS)
+    monkeypatch.setattr(client, "OPTIONS", options)
+    server = one_server(tmp_path, "--grpc-keepalive-min-time=500ms")
+    store = store_of(server)
+    watch = store.watch("/a/", store.list("/a/").revision)
+    # Longer than a few pings, with nothing else on the line.
+    assert list(watch.wait(8)) == []
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(DatastoreUnavailable):
+        watch.wait(20)
     store.close()
     server.kill()
 

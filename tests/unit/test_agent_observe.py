@@ -33,6 +33,10 @@ class BreakableWatch:
                 return changes
         raise DatastoreUnavailable("the connection was lost")
 
+    @property
+    def position(self) -> Revision:
+        return self._inner.position
+
     def close(self) -> None:
         self.broken.set()
         self._inner.close()

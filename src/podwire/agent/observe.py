@@ -161,6 +161,6 @@ class StoreObserver:
                 changes = self._watch.wait()
                 if changes:
                     self._inbox.put(Changed(self._prefix, changes))
-                    self._position = changes[-1].revision
         finally:
+            self._position = self._watch.position
             self._watch.close()

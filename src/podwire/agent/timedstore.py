@@ -125,6 +125,11 @@ class TimedWatch:
             self._store.heard()
         return changes
 
+    @property
+    def position(self) -> Revision:
+        """See `Watch.position`."""
+        return self._watch.position
+
     def close(self) -> None:
         """See `Watch.close`."""
         self._watch.close()

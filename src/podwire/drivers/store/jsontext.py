@@ -73,5 +73,5 @@ def from_stored(key: str, text: str) -> Wire:
     """Decode what a datastore holds under a key, whatever it is."""
     try:
         return from_text(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return Opaque(key, text)

@@ -265,6 +265,11 @@ class SingleObjectWatch:
         self._prefix = prefix
         self._position = position
 
+    @property
+    def position(self) -> Revision:
+        """See `Watch.position`."""
+        return _opaque(self._position)
+
     def wait(self, timeout_s: float | None = None) -> Sequence[Change]:
         """See `Watch.wait`."""
         self._position, changes = self._store.changes(self._prefix, self._position, timeout_s, self)

@@ -246,6 +246,11 @@ class SQLiteWatch:
         """Raise Compacted when the start is no longer kept."""
         self._store.changes(self._prefix, self._position)
 
+    @property
+    def position(self) -> Revision:
+        """See `Watch.position`."""
+        return str(self._position)
+
     def wait(self, timeout_s: float | None = None) -> Sequence[Change]:
         """See `Watch.wait`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

@@ -33,6 +33,11 @@ OPTIONS = (
     # more often than every 5 s (--grpc-keepalive-min-time).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # How long the answer to a ping may take; gRPC itself would wait a minute, whatever the other.
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    # Else gRPC ends its pings after the second one that finds nothing else sent: a watch of what
+    # never changes would not notice that its peer has gone.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", -1),
@@ -42,6 +47,8 @@ OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
+TOO_LARGE = ("too large", "larger than max")
+"""Of an answer of etcd, or of gRPC, to a value of more than 1.5 MB."""
 _ELSEWHERE = {
     grpc.StatusCode.UNAVAILABLE,  # refused, cut off, no leader
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -265,6 +272,8 @@ class Client:
                 return Compacted(f"{self.name}: {words}", fix="list again")
             case grpc.StatusCode.NOT_FOUND:
                 return Conflict(f"{self.name}: {words}")  # a lease that has ended
+            case _ if any(sign in words for sign in TOO_LARGE):
+                fix = "write less at once, or raise etcd's --max-request-bytes"
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 fix = "give etcd room: compact, defrag, then etcdctl alarm disarm"
             case grpc.StatusCode.PERMISSION_DENIED:

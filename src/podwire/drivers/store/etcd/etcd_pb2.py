@@ -20,7 +20,7 @@ _sym_db = _symbol_database.Default()
 
 
 DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n%podwire/drivers/store/etcd/etcd.proto\x12\x0cpodwire.etcd"M\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c"p\n\x05\x45vent\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.podwire.etcd.Event.Type\x12"\n\x02kv\x18\x02 \x01(\x0b\x32\x16.podwire.etcd.KeyValue"\x1b\n\x04Type\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01"\x1a\n\x06Header\x12\x10\n\x08revision\x18\x03 \x01(\x03"c\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x12\n\ncount_only\x18\t \x01(\x08"h\n\rRangeResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12#\n\x03kvs\x18\x02 \x03(\x0b\x32\x16.podwire.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03"!\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c"\xbe\x01\n\tRequestOp\x12\x33\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1a.podwire.etcd.RangeRequestH\x00\x12/\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x18.podwire.etcd.PutRequestH\x00\x12@\n\x14request_delete_range\x18\x03 \x01(\x0b\x32 .podwire.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request"O\n\nResponseOp\x12\x35\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1b.podwire.etcd.RangeResponseH\x00\x42\n\n\x08response"\xa5\x01\n\x07\x43ompare\x12,\n\x06target\x18\x02 \x01(\x0e\x32\x1c.podwire.etcd.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00"*\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x42\x08\n\x06number"\x88\x01\n\nTxnRequest\x12&\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x15.podwire.etcd.Compare\x12(\n\x07success\x18\x02 \x03(\x0b\x32\x17.podwire.etcd.RequestOp\x12(\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x17.podwire.etcd.RequestOp"s\n\x0bTxnResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12+\n\tresponses\x18\x03 \x03(\x0b\x32\x18.podwire.etcd.ResponseOp"%\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03":\n\x12\x43ompactionResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header"L\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03"U\n\x0cWatchRequest\x12:\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32 .podwire.etcd.WatchCreateRequestH\x00\x42\t\n\x07request"\xae\x01\n\rWatchResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12#\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x13.podwire.etcd.Event" \n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03" \n\x12LeaseGrantResponse\x12\n\n\x02id\x18\x02 \x01(\x03"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03"1\n\x16LeaseKeepAliveResponse\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03";\n\x13LeaseRevokeResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t"%\n\x14\x41uthenticateResponse\x12\r\n\x05token\x18\x02 \x01(\t"\x0f\n\rStatusRequest"G\n\x0eStatusResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12\x0f\n\x07version\x18\x02 \x01(\tb\x06proto3'
+    b'\n%podwire/drivers/store/etcd/etcd.proto\x12\x0cpodwire.etcd"M\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c"p\n\x05\x45vent\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.podwire.etcd.Event.Type\x12"\n\x02kv\x18\x02 \x01(\x0b\x32\x16.podwire.etcd.KeyValue"\x1b\n\x04Type\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01"\x1a\n\x06Header\x12\x10\n\x08revision\x18\x03 \x01(\x03"c\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x12\n\ncount_only\x18\t \x01(\x08"h\n\rRangeResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12#\n\x03kvs\x18\x02 \x03(\x0b\x32\x16.podwire.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03"!\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c"\xbe\x01\n\tRequestOp\x12\x33\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1a.podwire.etcd.RangeRequestH\x00\x12/\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x18.podwire.etcd.PutRequestH\x00\x12@\n\x14request_delete_range\x18\x03 \x01(\x0b\x32 .podwire.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request"O\n\nResponseOp\x12\x35\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1b.podwire.etcd.RangeResponseH\x00\x42\n\n\x08response"\xa5\x01\n\x07\x43ompare\x12,\n\x06target\x18\x02 \x01(\x0e\x32\x1c.podwire.etcd.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00"*\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x42\x08\n\x06number"\x88\x01\n\nTxnRequest\x12&\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x15.podwire.etcd.Compare\x12(\n\x07success\x18\x02 \x03(\x0b\x32\x17.podwire.etcd.RequestOp\x12(\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x17.podwire.etcd.RequestOp"s\n\x0bTxnResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12+\n\tresponses\x18\x03 \x03(\x0b\x32\x18.podwire.etcd.ResponseOp"%\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03":\n\x12\x43ompactionResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header"e\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08"U\n\x0cWatchRequest\x12:\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32 .podwire.etcd.WatchCreateRequestH\x00\x42\t\n\x07request"\xae\x01\n\rWatchResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12#\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x13.podwire.etcd.Event" \n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03" \n\x12LeaseGrantResponse\x12\n\n\x02id\x18\x02 \x01(\x03"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03"1\n\x16LeaseKeepAliveResponse\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03";\n\x13LeaseRevokeResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t"%\n\x14\x41uthenticateResponse\x12\r\n\x05token\x18\x02 \x01(\t"\x0f\n\rStatusRequest"G\n\x0eStatusResponse\x12$\n\x06header\x18\x01 \x01(\x0b\x32\x14.podwire.etcd.Header\x12\x0f\n\x07version\x18\x02 \x01(\tb\x06proto3'
 )
 
 _globals = globals()
@@ -61,29 +61,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
     _globals["_COMPACTIONRESPONSE"]._serialized_start = 1312
     _globals["_COMPACTIONRESPONSE"]._serialized_end = 1370
     _globals["_WATCHCREATEREQUEST"]._serialized_start = 1372
-    _globals["_WATCHCREATEREQUEST"]._serialized_end = 1448
-    _globals["_WATCHREQUEST"]._serialized_start = 1450
-    _globals["_WATCHREQUEST"]._serialized_end = 1535
-    _globals["_WATCHRESPONSE"]._serialized_start = 1538
-    _globals["_WATCHRESPONSE"]._serialized_end = 1712
-    _globals["_LEASEGRANTREQUEST"]._serialized_start = 1714
-    _globals["_LEASEGRANTREQUEST"]._serialized_end = 1746
-    _globals["_LEASEGRANTRESPONSE"]._serialized_start = 1748
-    _globals["_LEASEGRANTRESPONSE"]._serialized_end = 1780
-    _globals["_LEASEKEEPALIVEREQUEST"]._serialized_start = 1782
-    _globals["_LEASEKEEPALIVEREQUEST"]._serialized_end = 1817
-    _globals["_LEASEKEEPALIVERESPONSE"]._serialized_start = 1819
-    _globals["_LEASEKEEPALIVERESPONSE"]._serialized_end = 1868
-    _globals["_LEASEREVOKEREQUEST"]._serialized_start = 1870
-    _globals["_LEASEREVOKEREQUEST"]._serialized_end = 1902
-    _globals["_LEASEREVOKERESPONSE"]._serialized_start = 1904
-    _globals["_LEASEREVOKERESPONSE"]._serialized_end = 1963
-    _globals["_AUTHENTICATEREQUEST"]._serialized_start = 1965
-    _globals["_AUTHENTICATEREQUEST"]._serialized_end = 2018
-    _globals["_AUTHENTICATERESPONSE"]._serialized_start = 2020
-    _globals["_AUTHENTICATERESPONSE"]._serialized_end = 2057
-    _globals["_STATUSREQUEST"]._serialized_start = 2059
-    _globals["_STATUSREQUEST"]._serialized_end = 2074
-    _globals["_STATUSRESPONSE"]._serialized_start = 2076
-    _globals["_STATUSRESPONSE"]._serialized_end = 2147
+    _globals["_WATCHCREATEREQUEST"]._serialized_end = 1473
+    _globals["_WATCHREQUEST"]._serialized_start = 1475
+    _globals["_WATCHREQUEST"]._serialized_end = 1560
+    _globals["_WATCHRESPONSE"]._serialized_start = 1563
+    _globals["_WATCHRESPONSE"]._serialized_end = 1737
+    _globals["_LEASEGRANTREQUEST"]._serialized_start = 1739
+    _globals["_LEASEGRANTREQUEST"]._serialized_end = 1771
+    _globals["_LEASEGRANTRESPONSE"]._serialized_start = 1773
+    _globals["_LEASEGRANTRESPONSE"]._serialized_end = 1805
+    _globals["_LEASEKEEPALIVEREQUEST"]._serialized_start = 1807
+    _globals["_LEASEKEEPALIVEREQUEST"]._serialized_end = 1842
+    _globals["_LEASEKEEPALIVERESPONSE"]._serialized_start = 1844
+    _globals["_LEASEKEEPALIVERESPONSE"]._serialized_end = 1893
+    _globals["_LEASEREVOKEREQUEST"]._serialized_start = 1895
+    _globals["_LEASEREVOKEREQUEST"]._serialized_end = 1927
+    _globals["_LEASEREVOKERESPONSE"]._serialized_start = 1929
+    _globals["_LEASEREVOKERESPONSE"]._serialized_end = 1988
+    _globals["_AUTHENTICATEREQUEST"]._serialized_start = 1990
+    _globals["_AUTHENTICATEREQUEST"]._serialized_end = 2043
+    _globals["_AUTHENTICATERESPONSE"]._serialized_start = 2045
+    _globals["_AUTHENTICATERESPONSE"]._serialized_end = 2082
+    _globals["_STATUSREQUEST"]._serialized_start = 2084
+    _globals["_STATUSREQUEST"]._serialized_end = 2099
+    _globals["_STATUSRESPONSE"]._serialized_start = 2101
+    _globals["_STATUSRESPONSE"]._serialized_end = 2172
 # @@protoc_insertion_point(module_scope)

@@ -200,18 +200,21 @@ class CompactionResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ...) -> None: ...
 
 class WatchCreateRequest(_message.Message):
-    __slots__ = ("key", "range_end", "start_revision")
+    __slots__ = ("key", "range_end", "start_revision", "progress_notify")
     KEY_FIELD_NUMBER: _ClassVar[int]
     RANGE_END_FIELD_NUMBER: _ClassVar[int]
     START_REVISION_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_NOTIFY_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     range_end: bytes
     start_revision: int
+    progress_notify: bool
     def __init__(
         self,
         key: _Optional[bytes] = ...,
         range_end: _Optional[bytes] = ...,
         start_revision: _Optional[int] = ...,
+        progress_notify: bool = ...,
     ) -> None: ...
 
 class WatchRequest(_message.Message):

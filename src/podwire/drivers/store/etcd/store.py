@@ -21,7 +21,7 @@ from podwire.drivers.store.etcd.transaction import (
     written,
 )
 from podwire.drivers.store.etcd.watch import EtcdWatch
-from podwire.errors import Compacted, Conflict, Unsupported
+from podwire.errors import Compacted, Conflict, DatastoreUnavailable, Unsupported
 from podwire.model import keys
 
 if TYPE_CHECKING:
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from podwire.model.config import EtcdConfig
     from podwire.model.resource import Wire
 
-PAGE = 5_000
-"""Objects asked for at once; etcd answers nobody else while it gathers them."""
+PAGE = 1_000
+"""Objects asked for at once; etcd answers nobody else while it gathers them, and a few megabytes
+come through a slow line before an endpoint's time is over."""
+LISTINGS = 5
+"""How often a listing is begun when what it began with is forgotten before it has ended."""
 NO_KEYS_REVISION = "1"
 """An empty etcd begins with it, so no key was ever written at it."""
 MOST_WRITES = 128
@@ -64,6 +67,15 @@ class EtcdStore:
 
     def list(self, prefix: str) -> Listing:
         """See `Store.list`."""
+        for _ in range(LISTINGS):
+            with suppress(Compacted):
+                return self._list(prefix)
+        raise DatastoreUnavailable(
+            f"{self._client.name} forgets what is below {prefix} faster than it can be read",
+            fix="let it be compacted less often",
+        )
+
+    def _list(self, prefix: str) -> Listing:
         start, end = prefix_range(prefix)
         found: list[Entry] = []
         revision = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All changes up to there have been told."""
+
+    revision: str
+
+
 class EtcdWatch:
     """Follows one prefix over one stream.
 
@@ -28,9 +37,19 @@ class EtcdWatch:
     def __init__(self, client: Client, keys: tuple[bytes, bytes], revision: int) -> None:
         self._client = client
         self._closed = threading.Event()
-        self._arrived: queue.SimpleQueue[Sequence[Change] | PodwireError] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Sequence[Change] | Progress | PodwireError]
+        self._arrived = queue.SimpleQueue()
         self._failure: PodwireError | None = None
-        create = pb.WatchCreateRequest(key=keys[0], range_end=keys[1], start_revision=revision + 1)
+        self.position = str(revision)
+        create = pb.WatchCreateRequest(
+            key=keys[0],
+            range_end=keys[1],
+            start_revision=revision + 1,
+            # Told now and then how far it is, a watch of what never changes need not begin where
+            # nothing is known any more. Asking for it oneself is no help: etcd before 3.4.25 and
+            # 3.5.8 may then answer ahead of changes that are still on their way.
+            progress_notify=True,
+        )
         self._done = threading.Event()
         self._place, self._stream = client.stream(WATCH, self._requests(create))
         threading.Thread(target=self._read, name="etcd watch", daemon=True).start()
@@ -39,15 +58,22 @@ class EtcdWatch:
         """See `Watch.wait`."""
         if self._failure is not None:
             raise self._failure
-        block = timeout_s != 0 and not self._closed.is_set()
-        try:
-            found = self._arrived.get(block, timeout_s)
-        except queue.Empty:
-            return ()
-        if isinstance(found, PodwireError):
-            self._failure = found
-            raise found
-        return found
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                found = self._arrived.get(rest != 0 and not self._closed.is_set(), rest)
+            except queue.Empty:
+                return ()
+            if isinstance(found, PodwireError):
+                self._failure = found
+                raise found
+            if isinstance(found, Progress):
+                self.position = found.revision
+                continue
+            if found:
+                self.position = found[-1].revision
+            return found
 
     def close(self) -> None:
         """See `Watch.close`."""
@@ -67,13 +93,16 @@ class EtcdWatch:
                     return
                 if answer.events:
                     self._arrived.put(tuple(map(change_of, answer.events)))
-            self._arrived.put(DatastoreUnavailable(f"{self._client.name} ended a watch"))
+                elif not answer.created:
+                    self._arrived.put(Progress(str(answer.header.revision)))
         except grpc.RpcError as error:
             if not self._closed.is_set():
                 self._client.leave(self._place)
                 self._arrived.put(self._client.refusal(error))
         finally:
             self._done.set()
+            if not self._closed.is_set():  # whatever ended it, nobody may wait for ever
+                self._arrived.put(DatastoreUnavailable(f"{self._client.name} ended a watch"))
 
 
 def change_of(event: pb.Event) -> Change:
