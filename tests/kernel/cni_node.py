@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import structlog
 
 from podwire.agent.attachments import Attachments
 from podwire.agent.endpoints import LocalEndpoints
+from podwire.agent.leaks import Leaks
 from podwire.agent.server import CNIServer
 from podwire.agent.spool import Spool
 from podwire.agent.world import CNIWorld
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 NETWORK = "pods"
 NODE = "node-1"
 TIMEOUT_S = 30.0
+LOOKS = "PODWIRE_TEST_LOOKS"
+"""Set in the environment of an agent that is to look for leaks, too."""
 
 
 @dataclass
@@ -303,10 +307,19 @@ def make_uplink() -> None:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
+def look_for_leaks(node: CNINode) -> None:
+    """Look without a pause, and give back what was seen twice."""
+    leaks = Leaks(node.attachments, grace_s=0)
+    while True:
+        leaks.look()
+
+
 def main(folder: str) -> None:
     """An agent's plugin side as a process of its own, to be killed."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     node = CNINode(Path(folder)).start()
+    if LOOKS in os.environ:
+        threading.Thread(target=look_for_leaks, args=(node,), daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     signal.sigwait({signal.SIGTERM})

@@ -12,24 +12,34 @@ import pytest
 
 from podwire.agent.leaks import Leaks
 from podwire.ipam.check import check
-from tests.kernel.cni_node import CNINode, ip, make_pod, make_uplink, pings, wait_for
+from tests.kernel.cni_node import (
+    LOOKS,
+    CNINode,
+    ip,
+    make_pod,
+    make_uplink,
+    of,
+    pings,
+    start_agent,
+    wait_for,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import subprocess
+    from collections.abc import Sequence
     from pathlib import Path
 
-CALLERS, STEPS = 3, 30
+CALLERS, STEPS, TURNS = 3, 30, 8
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[CNINode]:
+def node(tmp_path: Path) -> CNINode:
+    """A node without its agent."""
     made = CNINode(tmp_path)
     made.add_pool(block_size=29)
     made.add_node()
     make_uplink()
-    made.start()
-    yield made
-    made.stop()
+    return made
 
 
 @dataclass
@@ -73,6 +83,7 @@ class Caller:
 
 
 def test_live_pods_keep_their_addresses_and_all_others_come_back(node: CNINode) -> None:
+    node.start()
     leaks = Leaks(node.attachments, grace_s=0)
     ended = threading.Event()
     failures: list[BaseException] = []
@@ -102,3 +113,48 @@ def test_live_pods_keep_their_addresses_and_all_others_come_back(node: CNINode) 
     assert node.allocations() == sorted(live.values())
     assert check(node.store.list("/").entries).problems == ()
     assert all(pings(name, "192.0.2.1") for name in live)
+    node.stop()
+
+
+def wait_for_veths(node: CNINode, count: int, adding: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until more than so many are there, or nobody makes any more."""
+
+    def reached() -> bool:
+        return len(node.veths()) > count or all(each.poll() is not None for each in adding)
+
+    wait_for(reached, f"more than {count} veths are there")
+
+
+def test_agents_that_die_at_any_moment_leave_nothing_and_take_nothing(
+    node: CNINode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that never sends DEL, and an agent that is killed while it adds and looks."""
+    monkeypatch.setenv(LOOKS, "1")
+    agent = start_agent(node.folder)
+    live: dict[str, str] = {}
+    for turn in range(TURNS):
+        names = [f"t{turn}-{number}" for number in range(5)]
+        for name in names:
+            make_pod(name)
+        adding = [node.begin("ADD", **of(name, f"pod-{name}")) for name in names]
+        wait_for_veths(node, len(live) + turn % 5, adding)
+        agent.kill()
+        agent.wait()
+        for name, outcome in zip(names, map(node.end, adding), strict=True):
+            if outcome.exit == 0:
+                live[name] = outcome.address
+            else:
+                ip("netns", "delete", name)
+        # While nobody looks, an older one vanishes too.
+        for name in list(live)[: turn % 2]:
+            ip("netns", "delete", name)
+            del live[name]
+        agent = start_agent(node.folder)
+        assert set(live.values()) <= set(node.allocations())
+    wait_for(
+        lambda: node.allocations() == sorted(live.values()), "all but the live ones are given back"
+    )
+    wait_for(lambda: not check(node.store.list("/").entries).problems, "the records agree")
+    assert all(pings(name, "192.0.2.1") for name in live)
+    agent.terminate()
+    agent.wait(30)
