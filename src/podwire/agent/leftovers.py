@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SURVEY_EVERY = 4
 """Grace periods from one look at all handles to the next."""
+REST_S = 0.005
+"""After each block of such a look: ADDs come first."""
 TURN_LOOKS = 2
 """Looks until the next in line steps in."""
 
@@ -155,5 +157,5 @@ class Leftovers:
             return
         self._epoch = epoch
         if Rota(nodes).turn(world.node, f"handles {epoch}") == 0:
-            found = survey(world.store)
+            found = survey(world.store, rest=lambda: world.clock.sleep(REST_S))
             self._users, self._empty, self._surveyed = found.users, found.empty, now

@@ -22,7 +22,7 @@ from podwire.model import codec, keys
 from podwire.model.addressing import address_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from podwire.boundary import Clock, Dice, Entry, Revision, Store
     from podwire.model.addressing import IPNetwork
@@ -75,8 +75,11 @@ class Survey:
     """Nodes that have addresses, and in which blocks."""
 
 
-def survey(store: Store) -> Survey:
-    """Look at all handles; blocks are read one by one, so that it needs little memory."""
+def survey(store: Store, rest: Callable[[], object] = tuple) -> Survey:
+    """Look at all handles; blocks are read one by one, so that it needs little memory.
+
+    `rest` is called after each, to let others work.
+    """
     records = Records(store)
     waiting: defaultdict[IPNetwork, set[str]] = defaultdict(set)
     empty: dict[str, Revision] = {}
@@ -86,6 +89,7 @@ def survey(store: Store) -> Survey:
             waiting[cidr].add(record.value.id)
     users: defaultdict[str, set[IPNetwork]] = defaultdict(set)
     for cidr, handles in waiting.items():
+        rest()
         try:
             block = records.block(cidr)
         except BadInput:
