@@ -186,6 +186,28 @@ def test_a_newer_container_keeps_what_is_its(node: CNINode) -> None:
     assert pings("c2", "192.0.2.1")
 
 
+def test_a_pod_under_a_handle_of_calicos_old_days(node: CNINode) -> None:
+    """It names no container: the pod is known by its address, without its route, too."""
+    outcome = node.add("c1", "web-0")
+    (key,) = node.stored(keys.BLOCKS4)
+    entry, handle = node.store.get(key), node.store.get(keys.handle_key("pods.c1"))
+    assert entry is not None
+    assert handle is not None
+    attributes = [{**each, "handle_id": "demo.web-0"} for each in entry.value["attributes"]]
+    node.store.update(key, {**entry.value, "attributes": attributes}, entry.revision)
+    node.store.create(keys.handle_key("demo.web-0"), handle.value)
+    node.store.delete(handle.key)
+    ip("route", "delete", outcome.address)
+    leaks = leaks_of(node)
+    leaks.look()
+    assert not leaks.suspicions
+    lose_namespace("c1", node)
+    leaks.look()
+    leaks.look()
+    assert leaks.released == 1
+    assert node.leftovers() == {}
+
+
 def test_an_agent_in_a_foreign_namespace_takes_nobody_for_gone(node: CNINode) -> None:
     node.add("c1")
     leaks = leaks_of(node)

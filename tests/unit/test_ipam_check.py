@@ -204,9 +204,11 @@ def test_the_configuration_is_changed_and_shown(store: Store, file: Path) -> Non
     )
 
 
-def test_a_load_balancers_address_is_no_leak(store: Store) -> None:
-    attributes = {"type": "LoadBalancer", "service": "web"}
-    ipam(store).assign(AssignRequest(handle="lb-x", attributes=attributes))
+def test_addresses_of_load_balancers_and_stopped_machines_are_no_leaks(store: Store) -> None:
+    balancer = {"type": "LoadBalancer", "service": "web"}
+    ipam(store).assign(AssignRequest(handle="lb-x", attributes=balancer))
+    machine = {**owner("virt-launcher-x"), "vmi-name": "x"}
+    ipam(store).assign(AssignRequest(handle="net.vmi.demo.x", attributes=machine))
     assert problems(store) == []
 
 

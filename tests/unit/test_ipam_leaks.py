@@ -52,11 +52,17 @@ def tenant(handle: str = "net.c1", **addresses: int) -> Tenant:
         Allocation(handle=None, attributes=POD),
         Allocation(handle="net.c1", attributes=POD, released_at="2026-11-22T00:00:00Z"),
         Allocation(handle="net.c1", attributes=POD, alternate={"node": "b"}),
-        Allocation(handle="net.vmi.demo.vm", attributes={**POD, "vmi-name": "vm"}),
+        Allocation(handle="net.vmi.demo.vm-a", attributes={**POD, "vmi-name": "vm-a"}),
     ],
     ids=[
-        *("of another node", "no namespace", "tunnel", "no owner"),
-        *("no handle", "rests", "two", "machine"),
+        "of another node",
+        "no namespace",
+        "tunnel",
+        "no owner",
+        "no handle",
+        "rests",
+        "two",
+        "machine",
     ],
 )
 def test_only_pods_of_this_node_are_looked_at(allocation: Allocation) -> None:
@@ -96,6 +102,17 @@ def test_a_veth_is_recognised(carried: Mapping[str, set[object]], there: bool) -
         boot="b1",
     )
     assert is_carried(tenant("net.a.c1", o0=1), what) is there
+
+
+def test_an_old_handle_that_names_no_container_is_known_by_its_address() -> None:
+    known = Attached(container_id="c1", interface="eth0", host_interface="cali1", title="x/y")
+    allocation = Allocation(handle="demo.web-0", attributes=POD)
+    address = ip_address("10.0.0.3")
+    (found,) = tenants([block(o3=allocation)], "a", {}, {address: known})
+    assert found.attached is known
+    assert is_carried(
+        found, Carried(veths=frozenset({("c1", "eth0")}), unmarked=frozenset(), boot="b1")
+    )
 
 
 def test_of_two_networks_of_a_container_only_the_one_that_went_is_in_doubt() -> None:

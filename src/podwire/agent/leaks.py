@@ -114,16 +114,17 @@ class Leaks:
     ) -> Iterator[tuple[Tenant, tuple[str, ...]]]:
         # Blocks before the kernel: an ADD that ends in between is then seen with its veth.
         blocks = tuple(self._blocks(lent))
-        attached = {
-            key.handle: Attached(
+        attached, users = {}, {}
+        for key, local in self._world.endpoints.all().items():
+            known = Attached(
                 container_id=key.container_id,
                 interface=key.interface,
                 host_interface=local.endpoint.interface,
                 title=local.endpoint.title,
             )
-            for key, local in self._world.endpoints.all().items()
-        }
-        found = tenants(blocks, self._world.node, attached)
+            attached[key.handle] = known
+            users.update(dict.fromkeys((each.ip for each in local.endpoint.addresses), known))
+        found = tenants(blocks, self._world.node, attached, users)
         exempt = self._exempt()
         carried = look_at_kernel(host, self._world.boot)
         for tenant in found:
@@ -191,9 +192,11 @@ class Leaks:
         self._attachments.look_for_surplus()
 
     def _key(self, tenant: Tenant) -> AttachmentKey:
-        for key in self._world.endpoints.all():
-            if key.handle == tenant.handle:
-                return key
+        known = tenant.attached
+        if known is not None:
+            for key in self._world.endpoints.all():
+                if (key.container_id, key.interface) == (known.container_id, known.interface):
+                    return key
         container_id = tenant.container_ids[-1]
         return orphan(tenant.handle.removesuffix(f".{container_id}"), container_id, ())
 
@@ -204,7 +207,8 @@ class Leaks:
         prefix = keys.node_endpoint_prefix(namespace, world.node)
         for entry in world.store.list(prefix).entries:
             endpoint = codec.decode_endpoint(entry.key, entry.value)
-            if endpoint.node == world.node and endpoint.container_id in tenant.container_ids:
+            containers = tenant.container_ids if known is None else (known.container_id,)
+            if endpoint.node == world.node and endpoint.container_id in containers:
                 with suppress(Conflict):  # somebody else's by now
                     world.store.delete(entry.key, entry.revision)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from podwire.ipam.checkblocks import blocks
 from podwire.ipam.checkworld import KNOWN_TUNNELS, World
-from podwire.ipam.leaks import VIRTUAL_MACHINE
+from podwire.ipam.leaks import MACHINE_ATTRIBUTES
 from podwire.ipam.leftovers import TUNNEL_TYPES
 from podwire.ipam.problem import REPAIR, Problem, Report, Trouble
 from podwire.model import keys
@@ -62,8 +62,10 @@ def _leaks(world: World) -> Iterator[Problem]:
         type_, node = owner.get("type"), owner.get("node", "no node")
         if address in world.users or node in world.lost:
             continue
-        if (type_ is not None and type_ not in KNOWN_TUNNELS) or VIRTUAL_MACHINE in owner:
+        if type_ is not None and type_ not in KNOWN_TUNNELS:
             continue  # load balancers, WireGuard …: who uses those is not told by what we read
+        if MACHINE_ATTRIBUTES & owner.keys():
+            continue  # a virtual machine keeps its address while it is stopped
         named = "pod" in owner or type_ in TUNNEL_TYPES
         title = type_ or f"{owner.get('namespace', '')}/{owner.get('pod', '')}".strip("/")
         since = owner.get("timestamp")
@@ -133,8 +135,10 @@ def _uses(world: World) -> Iterator[Problem]:
 def _is_anothers(taken: Allocation, expected: Mapping[str, str]) -> bool:
     """Whether the allocation names another owner; what it does not say is taken for granted."""
     owner = taken.attributes
-    if taken.alternate is not None or "vmi-name" in owner or not {"pod", "type"} & owner.keys():
-        return False  # a machine that moves has two pods; another tool's says nothing
+    if taken.alternate is not None or MACHINE_ATTRIBUTES & owner.keys():
+        return False  # one that moves has two pods
+    if not {"pod", "type"} & owner.keys():
+        return False  # another tool's says nothing
     if ("type" in owner) is not ("type" in expected):
         return True
     return any(owner.get(name, value) != value for name, value in expected.items())

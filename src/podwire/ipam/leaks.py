@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from podwire.ipam.allocation import live
@@ -27,9 +28,8 @@ BOOT_ATTRIBUTE = "boot"
 """Allocation attribute: in which boot of its machine the address was given out, by the first
 digits of its number."""
 BOOT_DIGITS = 8
-VIRTUAL_MACHINE = "vmi-name"
-"""Allocation attribute of an address that outlives its pods (KubeVirt): it is a machine's, which
-may only be stopped."""
+MACHINE_ATTRIBUTES = frozenset({"vmi-name", "vmi-uid", "vm-uid"})
+"""Of a virtual machine's address (KubeVirt): its own while the machine is stopped, too."""
 LOOKS = 2
 """How often a leak must have been seen, however short the grace period is."""
 
@@ -105,9 +105,15 @@ class Suspicion:
 
 
 def tenants(
-    blocks: Iterable[Block], node: str, attached: Mapping[str, Attached]
+    blocks: Iterable[Block],
+    node: str,
+    attached: Mapping[str, Attached],
+    users: Mapping[IPAddress, Attached] = MappingProxyType({}),
 ) -> tuple[Tenant, ...]:
-    """The pods of the node that have addresses in the blocks, or an endpoint (by handle)."""
+    """The pods of the node that have addresses in the blocks, or an endpoint.
+
+    `attached` is by handle, `users` by address: old handles of Calico do not name a container.
+    """
     found: defaultdict[str, dict[IPAddress, Allocation]] = defaultdict(dict)
     for block in blocks:
         for ordinal, allocation in live(block).items():
@@ -115,7 +121,14 @@ def tenants(
                 found[allocation.handle][address_at(block.cidr, ordinal)] = allocation
     for handle in attached:
         found.setdefault(handle, {})
-    return tuple(_tenant(handle, found[handle], attached.get(handle)) for handle in sorted(found))
+    return tuple(
+        _tenant(
+            handle,
+            found[handle],
+            attached.get(handle) or next((users[a] for a in found[handle] if a in users), None),
+        )
+        for handle in sorted(found)
+    )
 
 
 def is_pod_of(allocation: Allocation, node: str) -> bool:
@@ -125,8 +138,8 @@ def is_pod_of(allocation: Allocation, node: str) -> bool:
         owner.get("node") == node
         and bool(owner.get("pod") and owner.get("namespace"))
         and "type" not in owner
-        and VIRTUAL_MACHINE not in owner
         and allocation.alternate is None
+        and not MACHINE_ATTRIBUTES & owner.keys()
     )
 
 
