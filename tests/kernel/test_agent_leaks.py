@@ -145,6 +145,7 @@ def test_addresses_of_live_pods_of_a_deleted_node_are_not_taken(cluster: Cluster
     assert problems(cluster) == []
 
 
+@pytest.mark.long
 def test_handles_without_addresses_are_deleted_once(cluster: Cluster) -> None:
     one, _ = cluster.nodes
     pod = PodOnNode(one, "pod-1").add()

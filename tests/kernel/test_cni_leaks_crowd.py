@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-CALLERS, STEPS, TURNS = 3, 30, 8
+CALLERS, STEPS, TURNS = 3, 30, 5
 
 
 @pytest.fixture

@@ -360,6 +360,14 @@ def test_while_an_endpoint_cannot_be_read_nothing_is_called_a_leak(store: Store)
     assert problems(store) == [("unreadable", broken)]
 
 
+def test_no_block_is_mended_while_a_user_of_it_may_be_unknown(store: Store, file: Path) -> None:
+    with_block(allocations=[0, 4, None, None], unallocated=[2, 3])(store)
+    store.create(keys.endpoint_key("demo", "broken"), {"spec": 7})
+    found = check(store.list("/").entries, SystemClock().now()).problems
+    told = {each.trouble: each.fix for each in found}
+    assert "that cannot be read" in told[Trouble.BROKEN_BLOCK]
+
+
 def test_a_node_that_cannot_be_read_is_not_gone(store: Store) -> None:
     pod(store, "x")
     change(store, keys.node_key("a"), spec=7)

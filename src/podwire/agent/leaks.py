@@ -17,7 +17,7 @@ from podwire.agent.check import orphan
 from podwire.agent.detach import forget_connections
 from podwire.agent.sandbox import is_carried as has_route
 from podwire.drivers.netlink.session import Session
-from podwire.errors import BadInput, Conflict
+from podwire.errors import BadInput, Conflict, PodwireError
 from podwire.ipam.leaks import (
     Attached,
     Carried,
@@ -88,13 +88,14 @@ class Leaks:
         before = self.suspicions if now - self._last <= self._gap_s else {}
         self._last = now
         self.suspicions = weigh(suspects, before, now)
+        for handle in before.keys() - self.suspicions.keys():
+            log.info("no leak after all", handle=handle)
         for suspicion in self.suspicions.values():
             if suspicion.looks == 1:
                 tell("leak suspected", suspicion)
-            elif suspicion.is_ripe(now, self._grace_s):
-                self._release(suspicion)
-        for handle in before.keys() - self.suspicions.keys():
-            log.info("no leak after all", handle=handle)
+        ripe = [each for each in self.suspicions.values() if each.is_ripe(now, self._grace_s)]
+        gone = {each.tenant.handle for each in ripe if self._try_release(each)}
+        self.suspicions = {h: each for h, each in self.suspicions.items() if h not in gone}
 
     # --- the look -------------------------------------------------------------------------------
 
@@ -174,22 +175,33 @@ class Leaks:
 
     # --- giving back ----------------------------------------------------------------------------
 
-    def _release(self, suspicion: Suspicion) -> None:
+    def _try_release(self, suspicion: Suspicion) -> bool:
+        try:
+            return self._release(suspicion)
+        except PodwireError as error:  # one that cannot be released stops no other
+            log.warning("leak kept", handle=suspicion.tenant.handle, reason=str(error))
+            return False
+
+    def _release(self, suspicion: Suspicion) -> bool:
+        """Give a tenant's addresses back, unless it is there by now; whether it is dealt with."""
         tenant = suspicion.tenant
         key = self._key(tenant)
         with self._attachments.alone_with(key), Session.open() as host:
             carried = look_at_kernel(host, self._world.boot)
             # What came while we waited for our turn counts.
             if tenant.handle in self._exempt() or self._is_there(host, tenant, carried):
-                return
+                return False
             forget_connections(tenant.addresses)
             # Before the address: an endpoint must never outlive it.
             self._delete_endpoints(tenant)
             self._world.endpoints.remove(key)
             released = self._give_back(tenant)
+        if set(released) != set(tenant.addresses):
+            return False  # they are no longer what was seen
         self.released += len(released)
-        tell("leak released", suspicion, addresses=",".join(map(str, released)))
+        tell("leak released", suspicion)
         self._attachments.look_for_surplus()
+        return True
 
     def _key(self, tenant: Tenant) -> AttachmentKey:
         known = tenant.attached
@@ -206,10 +218,10 @@ class Leaks:
         namespace = known.title.partition("/")[0] if known is not None else tenant.namespace
         prefix = keys.node_endpoint_prefix(namespace, world.node)
         for entry in world.store.list(prefix).entries:
-            endpoint = codec.decode_endpoint(entry.key, entry.value)
             containers = tenant.container_ids if known is None else (known.container_id,)
-            if endpoint.node == world.node and endpoint.container_id in containers:
-                with suppress(Conflict):  # somebody else's by now
+            with suppress(BadInput, Conflict):  # cannot be read, or is somebody else's by now
+                endpoint = codec.decode_endpoint(entry.key, entry.value)
+                if endpoint.node == world.node and endpoint.container_id in containers:
                     world.store.delete(entry.key, entry.revision)
 
     def _give_back(self, tenant: Tenant) -> tuple[IPAddress, ...]:
@@ -236,10 +248,13 @@ def look_at_kernel(host: Session, boot: str) -> Carried:
     return Carried(veths=frozenset(veths), unmarked=frozenset(unmarked), boot=boot)
 
 
-def tell(event: str, suspicion: Suspicion, **more: str) -> None:
+def tell(event: str, suspicion: Suspicion) -> None:
     """Log it, with owner and proof."""
     tenant = suspicion.tenant
-    told = {"addresses": ",".join(map(str, tenant.addresses)), **more}
     log.info(
-        event, pod=tenant.title, handle=tenant.handle, **told, proof="; ".join(suspicion.proof)
+        event,
+        pod=tenant.title,
+        handle=tenant.handle,
+        addresses=",".join(map(str, tenant.addresses)),
+        proof="; ".join(suspicion.proof),
     )

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from podwire.boundary import Entry
     from podwire.model.addressing import IPAddress
+    from podwire.model.resource import Wire
 
 T = TypeVar("T")
 
 KNOWN_TUNNELS = ("ipipTunnelAddress", "vxlanTunnelAddress")
 """Types whose user we can name; the other TUNNEL_TYPES are Calico's."""
+READABLE_FIRST = "mend the endpoint or Node that cannot be read, then check again"
 BY_HAND = "set datastoreReady: false, and put it right with the datastore's own tools"
 _USERS = (keys.NODES, keys.ENDPOINTS)
 _MENDED = (keys.AFFINITIES, keys.HANDLES)
@@ -54,8 +56,13 @@ class World:
         self.objections: dict[str, int] = {}
         found: list[object] = []
         self.entries = {entry.key: entry for entry in entries}
+        broken: list[tuple[Entry, BadInput]] = []
         for entry in self.entries.values():
-            self._take(entry, found)
+            self._take(entry, found, broken)
+        self.unreadable += [
+            broken_block(entry, error, now, users_known=not self.users_unreadable)
+            for entry, error in broken
+        ]
         self.pools = _of(found, IPPool)
         self.nodes = _of(found, Node)
         self.endpoints = _of(found, WorkloadEndpoint)
@@ -75,7 +82,9 @@ class World:
         self.users = self._users()
         self.lost = self._lost()
 
-    def _take(self, entry: Entry, found: list[object]) -> None:
+    def _take(
+        self, entry: Entry, found: list[object], broken: list[tuple[Entry, BadInput]]
+    ) -> None:
         key = entry.key
         if (name := keys.parse_node_key(key)) is not None:
             self.node_names.add(name)  # also one that cannot be read is there
@@ -90,7 +99,7 @@ class World:
             found.append(codec.decode(key, entry.value))
         except BadInput as error:
             if key.startswith(keys.BLOCKS):
-                self.unreadable.append(broken_block(entry, error, self.now))
+                broken.append((entry, error))
             elif key.startswith(_WATCHED):
                 self.users_unreadable |= key.startswith(_USERS)
                 self.unreadable.append(
@@ -138,29 +147,36 @@ class World:
         return {node: counts for node, counts in left.items() if node not in self.node_names}
 
 
-def broken_block(entry: Entry, error: BadInput, now: datetime | None) -> Problem:
-    """A block that cannot be read as one."""
+def broken_block(
+    entry: Entry, error: BadInput, now: datetime | None, *, users_known: bool
+) -> Problem:
+    """A block that cannot be read as one.
+
+    It is mended only where all users of addresses are known: what has lost its owner becomes free.
+    """
     cidr = keys.parse_block_key(entry.key)
     size = 0 if cidr is None else cidr.num_addresses
-    said = "; ".join(faults(entry.value, size, now)) or error.message
-    lost = [] if cidr is None else [address_at(cidr, o) for o in lost_owners(entry.value)]
-    repairable = cidr is not None and (now is None or _can_be_mended(entry, size, now))
+    wire: Wire = entry.value if isinstance(entry.value, dict) else {}
+    said = "; ".join(faults(wire, size, now)) or error.message
+    lost = [] if cidr is None else [address_at(cidr, o) for o in lost_owners(wire) if o < size]
+    mendable = cidr is not None and (now is None or _can_be_mended(entry.key, wire, size, now))
+    repairable = mendable and (users_known or not lost)
     return Problem(
         trouble=Trouble.BROKEN_BLOCK,
         subject=str(cidr or entry.key),
         sentence=f"block {cidr or entry.key}: {said}"
         + (f" ({', '.join(map(str, lost))} would become free)" if lost and repairable else ""),
-        fix=REPAIR if repairable else BY_HAND,
+        fix=REPAIR if repairable else READABLE_FIRST if mendable else BY_HAND,
         block=cidr,
-        sequence=_number(entry.value.get("sequenceNumber")),
+        sequence=_number(wire.get("sequenceNumber")),
     )
 
 
-def _can_be_mended(entry: Entry, size: int, now: datetime) -> bool:
-    whole = mended(entry.value, size, now)
+def _can_be_mended(key: str, wire: Wire, size: int, now: datetime) -> bool:
+    whole = mended(wire, size, now)
     try:
         if whole is not None:
-            codec.decode_block(entry.key, whole)
+            codec.decode_block(key, whole)
     except BadInput:
         return False
     return whole is not None

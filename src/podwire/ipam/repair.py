@@ -125,14 +125,17 @@ class Repairs:
         entry = self._store.get(key)
         if entry is None or entry.value.get("sequenceNumber") != problem.sequence:
             return False
-        freed = {address_at(cidr, ordinal) for ordinal in lost_owners(entry.value)}
+        size = cidr.num_addresses
+        freed = {
+            address_at(cidr, ordinal) for ordinal in lost_owners(entry.value) if ordinal < size
+        }
         if freed & self._used:
             names = ", ".join(str(address) for address in sorted(freed & self._used, key=int))
             raise BadInput(
                 f"block {cidr} has lost whose {names} is, and somebody uses that address",
                 fix="delete its pod first",
             )
-        whole = mended(entry.value, cidr.num_addresses, self._clock.now())
+        whole = mended(entry.value, size, self._clock.now())
         if whole is None:
             return False
         codec.decode_block(key, whole)
