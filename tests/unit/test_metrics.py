@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from podwire.agent import exposition
+from podwire.agent.collector import encoder
 from podwire.agent.timedstore import TimedStore
 from podwire.agent.timing import OTHER, Durations, Histogram, Histograms, TimedCalls
 from podwire.drivers.store.single_object import SingleObjectStore
@@ -128,6 +129,16 @@ def test_what_is_counted_is_read_by_the_library_itself() -> None:
     assert samples["podwire_kernel_objects_written_total", labels] == 0
     states = frozenset({("ippool", "p"), ("state", "free")})
     assert samples["podwire_ipam_addresses", states] == 63
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["", "*/*", "text/plain; version=x", "application/openmetrics-text; version=.", "\0;;=,"],
+)
+def test_no_accept_header_upsets_the_library(accept: str) -> None:
+    encode, kind = encoder(accept)
+    assert encode(Everything()).startswith(b"# HELP podwire_build")
+    assert "version=" in kind
 
 
 def test_names_and_help_follow_the_rules_of_the_field() -> None:

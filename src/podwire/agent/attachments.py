@@ -166,11 +166,11 @@ class Attachments:
         """Addresses were released: see soon whether a block can be given back."""
         self._surplus.look_soon()
 
-    def why_refused(self) -> str | None:
-        """What STATUS found in the way of an ADD a moment ago; None: nothing, or nobody asked."""
+    def why_refused(self) -> tuple[str, ...]:
+        """What STATUS found in the way of an ADD a moment ago; nothing when nobody asked."""
         since = self.world.clock.monotonic() - REFUSED_FOR_S
         reasons = [reason for at, reason in list(self._refused.values()) if at >= since]
-        return "; ".join(dict.fromkeys(reasons)) or None
+        return tuple(dict.fromkeys(reasons))
 
     def serve(self, call: Call, netns: int | None, *, gone: Gone, confirm: Confirm) -> None:
         """Carry out one call.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client import ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -68,7 +68,7 @@ class Collector:
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """The text for a scraper that accepts that, and its type."""
-        encode, kind = choose_encoder(accept)
+        encode, kind = encoder(accept)
         return encode(self), kind
 
     def collect(self) -> Iterator[Metric]:
@@ -219,6 +219,14 @@ class Collector:
             return iter(())
         states = {state: report.states.get(state, 0) for state in STATES}
         return out.bgp_metrics(report.version is not None and report.told is wish, states)
+
+
+def encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """What makes text of families, for a scraper that accepts that; and the text's type."""
+    try:
+        return choose_encoder(accept)
+    except (ValueError, TypeError):  # it asks for a version that is none
+        return choose_encoder("")
 
 
 def pool_name(pool: IPPool | None) -> str:

@@ -16,7 +16,7 @@ from podwire.errors import PodwireError
 from podwire.model.cni import GREETING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from podwire.agent.attachments import Attachments
     from podwire.agent.hold import Hold
@@ -31,10 +31,10 @@ FROZEN = "ClusterInformation default has datastoreReady: false: the cluster take
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One question, and why its answer is no."""
+    """One question, and why its answer is no; no reasons: it is yes."""
 
     name: str
-    reason: str | None = None
+    reasons: tuple[str, ...] = ()
 
 
 class Readiness:
@@ -48,44 +48,38 @@ class Readiness:
     def checks(self) -> tuple[Check, ...]:
         """Everything that must hold for an ADD."""
         cluster = self._loop.picture.mirror.cluster
+        frozen = cluster is not None and not cluster.ready
         return (
-            Check(name="loop", reason=self._loop.pace.why_stuck()),
-            Check(name="node", reason="; ".join(self._loop.status.reasons) or None),
-            Check(name="hold", reason=_sentence(self._hold.refuse)),
-            Check(name="cluster", reason=None if cluster is None or cluster.ready else FROZEN),
-            Check(name="add", reason=self._attachments.why_refused()),
+            Check(name="loop", reasons=self._loop.pace.why_stuck()),
+            Check(name="node", reasons=self._loop.status.reasons),
+            Check(name="hold", reasons=_told(self._hold.refuse)),
+            Check(name="cluster", reasons=(FROZEN,) if frozen else ()),
+            Check(name="add", reasons=self._attachments.why_refused()),
         )
 
     def reasons(self) -> tuple[str, ...]:
-        """The same as sentences; none when the node is ready."""
-        return tuple(self._reasons())
-
-    def _reasons(self) -> Iterator[str]:
-        for check in self.checks():
-            if check.name == "node":
-                yield from self._loop.status.reasons
-            elif check.reason is not None:
-                yield check.reason
+        """The same without the questions; none when the node is ready."""
+        return tuple(reason for check in self.checks() for reason in check.reasons)
 
 
 def liveness(pace: Pace, socket_path: str) -> tuple[Check, ...]:
     """What only a restart can mend."""
     return (
-        Check(name="loop", reason=pace.why_stuck()),
-        Check(name="cni-socket", reason=why_silent(socket_path)),
+        Check(name="loop", reasons=pace.why_stuck()),
+        Check(name="cni-socket", reasons=why_silent(socket_path)),
     )
 
 
-def why_silent(path: str) -> str | None:
-    """Why the plugin would take the agent that serves this socket for away; None: it answers."""
+def why_silent(path: str) -> tuple[str, ...]:
+    """Why the plugin would take the agent that serves this socket for away."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
             caller.settimeout(GREETING_TIMEOUT_S)
             caller.connect(path)
             greeting = caller.recv(len(GREETING), socket.MSG_WAITALL)
     except OSError as error:
-        return f"{path} does not answer: {error.strerror or error}"
-    return None if greeting == GREETING else f"{path} is not served by this agent"
+        return (f"{path} does not answer: {error.strerror or error}",)
+    return () if greeting == GREETING else (f"{path} is not served by this agent",)
 
 
 def page(title: str, checks: tuple[Check, ...], *, verbose: bool) -> tuple[int, str]:
@@ -93,20 +87,22 @@ def page(title: str, checks: tuple[Check, ...], *, verbose: bool) -> tuple[int, 
 
     A failure always tells its reasons: whoever may read the page may know them.
     """
-    failed = any(check.reason is not None for check in checks)
+    failed = any(check.reasons for check in checks)
     if not failed and not verbose:
         return OK, "ok"
     lines = [
-        f"[+]{check.name} ok" if check.reason is None else f"[-]{check.name} failed: {check.reason}"
+        f"[-]{check.name} failed: {'; '.join(check.reasons)}"
+        if check.reasons
+        else f"[+]{check.name} ok"
         for check in checks
     ]
     lines.append(f"{title} check {'failed' if failed else 'passed'}")
     return UNAVAILABLE if failed else OK, "".join(f"{line}\n" for line in lines)
 
 
-def _sentence(refuse: Callable[[], None]) -> str | None:
+def _told(refuse: Callable[[], None]) -> tuple[str, ...]:
     try:
         refuse()
     except PodwireError as error:
-        return str(error)
-    return None
+        return (str(error),)
+    return ()

@@ -18,7 +18,6 @@ from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
@@ -36,6 +35,8 @@ TIME_S = 5.0
 """For a request and its answer together."""
 LARGEST = 8192
 """Bytes of a request."""
+PAUSE_S = 0.1
+"""After a caller that could not be taken."""
 RETRY_S = 3.0
 """When to try again an address that could not be had."""
 SOCKET_MODE = 0o660
@@ -94,11 +95,6 @@ class HealthServer:
         self._threads = 0
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
-    @property
-    def serves(self) -> bool:
-        """Whether somebody who asks now is answered."""
-        return self._listener is not None
-
     def start(self) -> None:
         """Begin to serve, in a thread."""
         self._thread.start()
@@ -143,9 +139,10 @@ class HealthServer:
                 try:
                     caller, _ = listener.accept()
                     self._admit(caller)
-                except (OSError, RuntimeError) as error:
-                    # One that vanished, or no descriptor or thread left: the next may fare better.
+                except OSError as error:
+                    # One that vanished, or no descriptor left: the next may fare better.
                     log.warning("health request not accepted", reason=str(error))
+                    self._stopped.wait(PAUSE_S)
 
     def _patience_ms(self) -> float | None:
         with self._lock:
@@ -169,9 +166,12 @@ class HealthServer:
             self._threads += 1
         if first is not None:
             self._end(first)
-        threading.Thread(
-            target=self._serve, args=(caller,), name="health call", daemon=True
-        ).start()
+        try:
+            threading.Thread(
+                target=self._serve, args=(caller,), name="health call", daemon=True
+            ).start()
+        except RuntimeError:  # no thread to be had
+            self._leave(caller)
 
     def _end(self, caller: socket.socket) -> None:
         with self._lock:
@@ -188,10 +188,13 @@ class HealthServer:
         except Exception:
             log.exception("health request failed")
         finally:
-            with self._lock:
-                self._callers.pop(caller, None)
-                self._threads -= 1
-                caller.close()
+            self._leave(caller)
+
+    def _leave(self, caller: socket.socket) -> None:
+        with self._lock:
+            self._callers.pop(caller, None)
+            self._threads -= 1
+            caller.close()
 
 
 class Conversation(BaseHTTPRequestHandler):
@@ -221,10 +224,10 @@ class Conversation(BaseHTTPRequestHandler):
         self._reply(with_body=False)
 
     def _reply(self, *, with_body: bool) -> None:
-        parts = urlsplit(self.path)
+        path, _, words = self.path.partition("?")
         query = Query(
-            path=parts.path,
-            verbose="verbose" in parse_qs(parts.query, keep_blank_values=True),
+            path=path,
+            verbose="verbose" in {word.partition("=")[0] for word in words.split("&")},
             accept=self.headers.get("Accept", ""),
         )
         page = self._pages.get(query.path)
@@ -275,6 +278,8 @@ def open_listener(address: HealthAddress) -> socket.socket:
             f"{KEY} {address}: {error.strerror}",
             fix="choose an address of this host and a free port",
         ) from None
+    except UnicodeError:
+        raise BadInput(f"{KEY} {address}: no name of a host", fix="write an address") from None
 
 
 def open_port(host: str, port: int) -> socket.socket:

@@ -46,9 +46,9 @@ class Pace:
             self.repairs.observe(now - self._work_since)
             self._work_since = None
 
-    def why_stuck(self) -> str | None:
-        """A sentence when the loop should have shown itself by now; None while all is well."""
+    def why_stuck(self) -> tuple[str, ...]:
+        """A sentence when the loop should have shown itself by now; none while all is well."""
         late_s = self._clock.monotonic() - self._due
         if late_s <= 0:
-            return None
-        return f"the loop has not turned for {LONGEST_TURN_S + late_s:.0f} s"
+            return ()
+        return (f"the loop has not turned for {LONGEST_TURN_S + late_s:.0f} s",)
