@@ -16,6 +16,7 @@ from podwire.model import codec, keys
 from podwire.model.node import Node
 from podwire.model.pool import Mode
 from podwire.model.resource import Metadata
+from tests.fakes.http_client import scrape
 from tests.kernel.agent_cluster import AgentNode, Cluster, PodOnNode, clusters, run, until
 
 if TYPE_CHECKING:
@@ -188,6 +189,10 @@ def test_a_pod_that_lies_about_its_addresses_is_dropped_and_counted(cluster: Clu
     run("ip", "-n", here.name, "neigh", "flush", "dev", "eth0")
     here.ping(there.address, "-c", "1")
     assert packets(one, "spoofedARP") == 2
+    found = scrape(one.health)
+    for reason in ("spoofedSource", "spoofedARP"):
+        dropped = found.value("podwire_firewall_dropped_packets_total", reason=reason)
+        assert dropped == packets(one, reason)
 
 
 def test_what_a_pod_is_allowed_besides_it_may_send_from(cluster: Cluster) -> None:

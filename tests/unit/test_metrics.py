@@ -90,6 +90,7 @@ def exposed() -> list[Any]:
             ),
             exposition.spool_metrics(0, 0.0),
             exposition.publish_metrics(0, 0, 0),
+            exposition.firewall_metrics({"natOutgoing": 3, "spoofedSource": 2}, 1, 4),
             exposition.leak_metrics(
                 exposition.LeakFigures(scans=1, suspected=0, released=0, handles=0, nodes=0)
             ),
@@ -127,6 +128,9 @@ def test_what_is_counted_is_read_by_the_library_itself() -> None:
     labels = frozenset({("table", "routes")})
     assert samples["podwire_drift_repaired_total", labels] == 1
     assert samples["podwire_kernel_objects_written_total", labels] == 0
+    spoofed = frozenset({("reason", "spoofedSource")})
+    assert samples["podwire_firewall_dropped_packets_total", spoofed] == 2
+    assert samples["podwire_nat_outgoing_connections_total", frozenset()] == 3
     states = frozenset({("ippool", "p"), ("state", "free")})
     assert samples["podwire_ipam_addresses", states] == 63
 

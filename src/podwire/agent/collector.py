@@ -1,8 +1,8 @@
 """Collector: reads the agent's parts at a scrape and has their figures exposed.
 
-Called in a thread of the health endpoint. It takes no lock of the loop's and asks neither datastore
-nor kernel: what other threads change it copies in one step (`list` and `dict` of a dict cannot be
-interrupted). What costs more the larger the cluster is may use one hundredth of a processor.
+Called in a thread of the health endpoint. It asks nobody but nftables, for its counters: what other
+threads change it copies in one step (`list` and `dict` of a dict cannot be interrupted). What costs
+more the larger the cluster is may use one hundredth of a processor.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from podwire.agent import exposition as out
 from podwire.bgp.state import STATES
 from podwire.desired.blocks import pool_of
 from podwire.desired.entries import Table
+from podwire.errors import PodwireError
 from podwire.model.addressing import contains
 from podwire.model.route import PROTOCOL_BIRD, PROTOCOL_PODWIRE, Route
 
@@ -82,6 +83,7 @@ class Collector:
         yield from self._spool()
         yield from self._publish()
         yield from self._leaks()
+        yield from self._firewall()
         yield from self._bgp()
         yield from self._process.collect()
 
@@ -212,6 +214,15 @@ class Collector:
                 nodes=sweep.leftovers.nodes_cleared,
             )
         )
+
+    def _firewall(self) -> Iterator[Metric]:
+        firewall = self._sources.loop.firewall
+        try:
+            counted = firewall.counters()
+        except PodwireError:
+            return iter(())  # a figure that cannot be had is absent, not 0
+        packets = {name: each["packets"] for name, each in counted.items()}
+        return out.firewall_metrics(packets, firewall.writes, firewall.element_changes)
 
     def _bgp(self) -> Iterator[Metric]:
         wish, report = self._sources.bird.wish, self._sources.bird.report

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from podwire.agent.timing import Durations, Labels
 
+NAT_OUTGOING = "natOutgoing"
+"""The one counter that counts no drops."""
 OUTCOMES = ("written", "repaired", "deleted", "refused")
 
 
@@ -264,6 +266,25 @@ def publish_metrics(writes: int, waits: int, timeouts: int) -> Iterator[Metric]:
     yield counter("podwire_publication_waits_total", text, waits)
     text = "Such waits that ended, after 1 s, before every node had answered."
     yield counter("podwire_publication_wait_timeouts_total", text, timeouts)
+
+
+def firewall_metrics(packets: Mapping[str, int], writes: int, elements: int) -> Iterator[Metric]:
+    """What nftables dropped and translated; the kernel counts on while the agent is away."""
+    text = (
+        "Packets dropped, by reason: spoofedSource and spoofedARP (a pod used an address that is"
+        " not its own), podIntoTunnel, strangerIntoIPIP and strangerIntoVXLAN (no node sent it)."
+    )
+    family = CounterMetricFamily("podwire_firewall_dropped_packets_total", text, labels=["reason"])
+    for reason, count in sorted(packets.items()):
+        if reason != NAT_OUTGOING:
+            family.add_metric([reason], count)
+    yield family
+    text = "Connections of pods to the world that were given the node's address."
+    yield counter("podwire_nat_outgoing_connections_total", text, packets.get(NAT_OUTGOING, 0))
+    text = "Tables of nftables written as a whole: at first, and when others changed them."
+    yield counter("podwire_firewall_tables_written_total", text, writes)
+    text = "Elements of nftables' sets added or removed, for pods and nodes that come and go."
+    yield counter("podwire_firewall_element_changes_total", text, elements)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
