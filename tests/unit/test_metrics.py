@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_network
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from podwire.agent import exposition
-from podwire.agent.collector import encoder
+from podwire.agent.collector import claimed, encoder
 from podwire.agent.timedstore import TimedStore
 from podwire.agent.timing import OTHER, Durations, Histogram, Histograms, TimedCalls
 from podwire.drivers.store.single_object import SingleObjectStore
 from podwire.errors import AlreadyExists, DatastoreUnavailable
+from podwire.model.addressing import IPNetwork, contains
 from podwire.model.cni import Answer, Call, Code
+from podwire.model.pool import IPPool
+from podwire.model.resource import Metadata
 from tests.fakes.http_client import Samples, parse
 from tests.fakes.ipam_world import HandClock
 
@@ -280,6 +284,40 @@ class Only:
 
     def collect(self) -> list[Any]:
         return [self._family]
+
+
+def nets(text: str, prefix: int) -> list[IPNetwork]:
+    return list(ip_network(text).subnets(new_prefix=prefix))
+
+
+POOLS = [
+    IPPool(metadata=Metadata(name=name), cidr=ip_network(cidr))
+    for name, cidr in (
+        ("a", "10.0.0.0/24"),
+        ("b", "10.0.1.0/25"),
+        ("c", "10.9.0.0/24"),
+        ("six", "fd00::/120"),
+    )
+]
+
+
+@given(
+    st.lists(st.sampled_from(POOLS), unique_by=id),
+    st.sets(
+        st.sampled_from(
+            [*nets("10.0.0.0/22", 26), *nets("10.9.0.0/23", 26), *nets("fd00::/119", 122)]
+        )
+    ),
+)
+def test_claimed_addresses_are_counted_in_their_pool(
+    pools: list[IPPool], blocks: set[IPNetwork]
+) -> None:
+    assert claimed(pools, blocks) == {
+        pool.metadata.name: sum(
+            block.num_addresses for block in blocks if contains(pool.cidr, block)
+        )
+        for pool in pools
+    }
 
 
 def test_known_labels_show_before_anything_happened() -> None:

@@ -8,6 +8,7 @@ more the larger the cluster is may use one hundredth of a processor.
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -171,14 +172,8 @@ class Collector:
         )
 
     def _count_claimed(self) -> dict[str, int]:
-        pools = self._pools()
         blocks: Iterable[IPNetwork] = list(self._sources.loop.picture.mirror.affinities)
-        counts = Counter({pool.metadata.name: 0 for pool in pools})
-        for block in blocks:
-            pool = pool_of(block, pools)
-            if pool is not None:
-                counts[pool.metadata.name] += block.num_addresses
-        return dict(counts)
+        return claimed(self._pools(), blocks)
 
     def _datastore(self) -> Iterator[Metric]:
         sources, mirror = self._sources, self._sources.loop.picture.mirror
@@ -230,6 +225,27 @@ class Collector:
             return iter(())
         states = {state: report.states.get(state, 0) for state in STATES}
         return out.bgp_metrics(report.version is not None and report.told is wish, states)
+
+
+def claimed(pools: Iterable[IPPool], blocks: Iterable[IPNetwork]) -> dict[str, int]:
+    """How many addresses of each pool lie in these blocks.
+
+    In numbers: networks are compared ten times as slowly, and there may be thousands.
+    """
+    counts = {pool.metadata.name: 0 for pool in pools}
+    known = sorted((*span(pool.cidr), pool.metadata.name) for pool in pools)
+    for block in blocks:
+        version, first, last = span(block)
+        place = bisect_right(known, (version, first, float("inf"))) - 1
+        if place >= 0 and known[place][0] == version and last <= known[place][2]:
+            counts[known[place][3]] += last - first + 1
+    return counts
+
+
+def span(network: IPNetwork) -> tuple[int, int, int]:
+    """Version, first and last address."""
+    first = int(network.network_address)
+    return network.version, first, first + (1 << network.max_prefixlen - network.prefixlen) - 1
 
 
 def encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
