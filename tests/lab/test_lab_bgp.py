@@ -117,7 +117,7 @@ def resource(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dic
 
 def test_each_node_serves_how_its_sessions_fare(lab: Lab) -> None:
     for node in lab.status()["nodes"]:
-        place = f"/run/podwire-lab/nodes/{node['name']}/health.sock"
+        place = node["healthSocket"]
         ask = f"from tests.fakes.http_client import get; print(get({place!r}, '/metrics').text)"
         found = Scrape(parse(lab.run("node", FIRST_NODE, "--", sys.executable, "-c", ask)))
         assert found.value("podwire_bird_up") == 1

@@ -162,6 +162,7 @@ def _paths(paths: NodePaths) -> dict[str, Any]:
     return {
         "cniConfig": str(paths.cni_config),
         "cniBinDir": str(paths.cni_programs),
+        "healthSocket": str(paths.health_socket),
         "config": str(paths.config),
         "spool": str(paths.spool),
     }
