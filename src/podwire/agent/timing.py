@@ -1,6 +1,6 @@
 """Timing: how long things took, counted where they happen; what is read of it is a plain value.
 
-Counting costs a microsecond and imports nothing: only a scrape brings the metrics library.
+Counting costs a few microseconds and imports nothing: only a scrape brings the metrics library.
 """
 
 from __future__ import annotations
