@@ -189,12 +189,16 @@ class Endpoint:
             assert self.let_go.wait(60)
             return Reply(status=200, body=b"late")
 
+        def fail(_: Query) -> Reply:
+            raise LookupError("nobody expected this")
+
         def answer(query: Query) -> Reply:
             return Reply(status=200, body=f"{query.verbose} {query.accept}".encode())
 
         pages = {
             "/livez": Page(about="is it alive", answer=answer),
             "/hang": Page(about="hangs", answer=hang),
+            "/broken": Page(about="fails", answer=fail),
         }
         self.server = HealthServer(address, pages)
         self.server.start()
@@ -233,13 +237,20 @@ def silent_caller(path: str) -> socket.socket:
 
 @pytest.mark.usefixtures("endpoint")
 def test_pages_are_found_and_all_else_is_not(path: str) -> None:
-    assert get(path, "/").text == "/livez is it alive\n/hang hangs\n"
+    assert get(path, "/").text == "/livez is it alive\n/hang hangs\n/broken fails\n"
     assert get(path, "/livez?verbose", accept="text/x").text == "True text/x"
     assert get(path, "/livez?verbose=0&x").text == "True "
     assert get(path, "/livez").text == "False "
     assert (get(path, "/livez", "HEAD").status, get(path, "/livez", "HEAD").text) == (200, "")
     assert get(path, "/nothing").status == 404
     assert get(path, "/livez", "POST").status == 501
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_page_that_fails_says_so_and_no_more(path: str) -> None:
+    got = get(path, "/broken")
+    assert (got.status, got.text) == (500, "the agent met an unexpected error: see its log\n")
+    assert get(path, "/livez").status == 200
 
 
 @pytest.mark.usefixtures("endpoint")

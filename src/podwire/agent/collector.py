@@ -25,7 +25,7 @@ from podwire.model.addressing import contains
 from podwire.model.route import PROTOCOL_BIRD, PROTOCOL_PODWIRE, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
@@ -227,7 +227,7 @@ class Collector:
         return out.bgp_metrics(report.version is not None and report.told is wish, states)
 
 
-def claimed(pools: Iterable[IPPool], blocks: Iterable[IPNetwork]) -> dict[str, int]:
+def claimed(pools: Sequence[IPPool], blocks: Iterable[IPNetwork]) -> dict[str, int]:
     """How many addresses of each pool lie in these blocks.
 
     In numbers: networks are compared ten times as slowly, and there may be thousands.

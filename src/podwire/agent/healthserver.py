@@ -44,6 +44,10 @@ SOCKET_MODE = 0o660
 BACKLOG = 1024
 THREADS = 64
 """Above this a caller is turned away at once: those sent away are still leaving."""
+FAILED = (
+    b"HTTP/1.0 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\n"
+    b"the agent met an unexpected error: see its log\n"
+)
 KEY = "healthAddress"
 """The key of the configuration, for messages."""
 
@@ -186,7 +190,10 @@ class HealthServer:
         except OSError:
             pass  # the caller left, or was sent away
         except Exception:
+            # Nothing was sent yet: a page is finished before its first line goes out.
             log.exception("health request failed")
+            with suppress(OSError):
+                caller.sendall(FAILED)
         finally:
             self._leave(caller)
 
