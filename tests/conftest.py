@@ -43,7 +43,7 @@ class ScoreTable:
         lines = list(table(self.rows))
         for line in lines:
             terminalreporter.write_line(line)
-        kept = os.environ.get("PODWIRE_SCORES")
+        kept = os.environ.get("PODWIRE_TEST_SCORES")
         if kept and lines:
             # Not created: in /tmp only the owner of a file may open it so.
             with Path(kept).open("r+") as file:

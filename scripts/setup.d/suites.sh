@@ -4,10 +4,10 @@
 results=
 failed=
 # The fault tests write their scores here (tests/conftest.py), as whoever they run.
-PODWIRE_SCORES=$(mktemp)
-chmod 666 "$PODWIRE_SCORES"
-export PODWIRE_SCORES
-trap 'end_beside; rm -f "$PODWIRE_SCORES"' EXIT
+PODWIRE_TEST_SCORES=$(mktemp)
+chmod 666 "$PODWIRE_TEST_SCORES"
+export PODWIRE_TEST_SCORES
+trap 'end_beside; rm -f "$PODWIRE_TEST_SCORES"' EXIT
 trap 'exit 130' INT TERM
 NOTHING_CHOSEN=5 # pytest's exit code when -k leaves no test
 
@@ -54,7 +54,7 @@ tests_as_nobody() {
 }
 
 summary() {
-    [ ! -s "$PODWIRE_SCORES" ] || { printf '\n=== scores\n' && cat "$PODWIRE_SCORES"; }
+    [ ! -s "$PODWIRE_TEST_SCORES" ] || { printf '\n=== scores\n' && cat "$PODWIRE_TEST_SCORES"; }
     printf '\n=== summary\n%s' "$results"
     [ -z "$failed" ] || { echo 'test: failed'; exit 1; }
     echo 'test: everything passed'

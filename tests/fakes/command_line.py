@@ -44,7 +44,7 @@ class CommandLine:
         out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
         before = os.environ.get("PODWIRE_DATASTORE"), sys.stdin
         os.environ["PODWIRE_DATASTORE"] = str(self.path)
-        sys.stdin = io.TextIOWrapper(io.BytesIO(given), "utf-8")
+        sys.stdin = io.TextIOWrapper(_Given(given), "utf-8")
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = run(words)
@@ -69,6 +69,12 @@ class CommandLine:
         """The stored object, or None."""
         entry = self.store.get(key)
         return None if entry is None else codec.decode(key, entry.value)
+
+
+class _Given(io.BytesIO):
+    """Standard input; messages name it."""
+
+    name = "<stdin>"
 
 
 def _text(stream: io.TextIOWrapper) -> str:

@@ -1,4 +1,4 @@
-"""The terminal reports, whole: PODWIRE_GOLDEN=write writes them anew."""
+"""The terminal reports, whole: PODWIRE_TEST_GOLDEN=write writes them anew."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ CASES = [
 
 
 def kept(name: str, text: str) -> None:
-    """The text is as in its file, which PODWIRE_GOLDEN=write writes."""
+    """The text is as in its file, which PODWIRE_TEST_GOLDEN=write writes."""
     path = HERE / f"trace_{name}.txt"
-    if os.environ.get("PODWIRE_GOLDEN") == "write":
+    if os.environ.get("PODWIRE_TEST_GOLDEN") == "write":
         path.write_text(text)
     assert text == path.read_text()
 

@@ -26,7 +26,7 @@ LONG_SECONDS = 1700
 pytestmark = [
     pytest.mark.peer,
     pytest.mark.timeout(SECONDS + 60),
-    pytest.mark.skipif("PODWIRE_KERNEL" in os.environ, reason="this is that kernel already"),
+    pytest.mark.skipif("PODWIRE_TEST_KERNEL" in os.environ, reason="this is that kernel already"),
 ]
 
 TWO_HOSTS = """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
 from podwire.drivers.config import (
+    DATASTORE_KEYS,
     KEYS,
     datastore_at,
     load_agent_config,
@@ -67,6 +69,55 @@ def test_the_environment_counts_more_than_the_file(tmp_path: Path) -> None:
         health_address=HealthAddress(host="::1", port=9091),
         resync_period_s=7.0,
     )
+
+
+def test_each_key_of_the_datastore_has_its_variable(tmp_path: Path) -> None:
+    path = write(tmp_path, "datastore: {type: etcd, endpoints: [http://a], caFile: old.pem}\n")
+    environment = {
+        "PODWIRE_DATASTORE_ENDPOINTS": "https://b,https://c:1",
+        "PODWIRE_DATASTORE_CA_FILE": "ca.pem",
+        "PODWIRE_DATASTORE_USERNAME": "u",
+        "PODWIRE_DATASTORE_PASSWORD_FILE": "p",
+    }
+    found = load_agent_config(path, "n", environment).datastore.etcd
+    assert found == EtcdConfig(
+        endpoints=("https://b:2379", "https://c:1"),
+        ca_file="ca.pem",
+        username="u",
+        password_file="p",
+    )
+    alone = {"PODWIRE_DATASTORE_TYPE": "sqlite", "PODWIRE_DATASTORE_PATH": "/x.db"}
+    assert load_agent_config(None, "n", alone).datastore == DatastoreConfig(path="/x.db")
+    wrong = {"PODWIRE_DATASTORE_TYPE": "etdc"}
+    with pytest.raises(BadInput, match=r"DATASTORE_TYPE:1: .* 'etdc' is unknown") as bad:
+        load_agent_config(None, "n", wrong)
+    assert bad.value.fix == "did you mean etcd?"
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(BadInput, match="PODWIRE_AGENT_SOCKT is not known") as bad:
+        load_agent_config(None, "n", {"PODWIRE_AGENT_SOCKT": "x", "HOME": "/"})
+    assert bad.value.fix == "did you mean PODWIRE_AGENT_SOCKET?"
+    services = {
+        "PODWIRE_SERVICE_HOST": "10.0.0.1",
+        "PODWIRE_METRICS_SERVICE_PORT_HTTP": "80",
+        "PODWIRE_PORT": "tcp://10.0.0.1:80",
+        "PODWIRE_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert load_agent_config(None, "n", services) == AgentConfig(node="n")
+
+
+def test_every_key_is_documented_and_nothing_else() -> None:
+    """The table of docs/reference/agent.md names exactly what the code knows."""
+    text = (Path(__file__).parents[2] / "docs/reference/agent.md").read_text()
+    table = text.partition("| Key | Default | Meaning |")[2].partition("\n\n")[0]
+    documented = set()
+    for row in table.splitlines()[2:]:
+        first, *others = re.findall(r"`([^`]+)`", row.split("|")[1])
+        section = first.rpartition(".")[0]
+        documented |= {first, *(f"{section}.{each}" if section else each for each in others)}
+    datastore = {f"datastore.{key}" for keys in DATASTORE_KEYS.values() for key in keys}
+    assert documented == (set(KEYS) - {"datastore"}) | datastore
 
 
 def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from podwire.agent.control import ask
-from podwire.drivers.config import load_agent_config, parse_seconds, variable_of
+from podwire.drivers.config import load_agent_config, parse_seconds
 from podwire.errors import BadInput
-from podwire.model.config import DEFAULT_CONFIG, DEFAULT_SOCKET
+from podwire.model.config import DEFAULT_CONFIG
+
+if TYPE_CHECKING:
+    from podwire.model.config import AgentConfig
 
 CONFIG_VARIABLE = "PODWIRE_CONFIG"
 SHOWN = 10
@@ -38,14 +41,17 @@ def agent(ctx: click.Context, node: str | None, config: Path | None) -> None:
 
     It registers the node, repairs the pod network in this network namespace, and serves the CNI
     plugin on its socket. Ending it changes nothing: pods go on talking.
-    """
+
+    \b
+      podwire agent --node vms103 --config /etc/podwire/podwire.yaml
+      podwire agent status
+    """  # noqa: D301  # click wants the character
     ctx.obj = config
     if ctx.invoked_subcommand is not None:
         return
     from podwire.agent.app import run
 
-    name = node or os.uname().nodename.split(".", 1)[0]
-    run(load_agent_config(config_path(config), name, os.environ))
+    run(read_settings(config, node or os.uname().nodename.split(".", 1)[0]))
 
 
 @agent.command()
@@ -56,7 +62,11 @@ def agent(ctx: click.Context, node: str | None, config: Path | None) -> None:
 def hold(
     ctx: click.Context, duration: str | None, config: Path | None, socket_: str | None
 ) -> None:
-    """Stop all changes by the agent, in kernel and datastore; nothing is withdrawn."""
+    """Stop all changes by the agent, in kernel and datastore; nothing is withdrawn.
+
+    \b
+      podwire agent hold --for 60s
+    """  # noqa: D301  # click wants the character
     request: dict[str, Any] = {"control": "hold"}
     if duration is not None:
         seconds = parse_seconds(duration)
@@ -72,7 +82,11 @@ def hold(
 @socket_option
 @click.pass_context
 def release(ctx: click.Context, config: Path | None, socket_: str | None) -> None:
-    """Let a held agent go on; what drifted meanwhile is repaired."""
+    """Let a held agent go on; what drifted meanwhile is repaired.
+
+    \b
+      podwire agent release
+    """  # noqa: D301  # click wants the character
     answer = ask(socket_path(ctx, config, socket_), {"control": "release"})
     click.echo(f"node {answer['node']}: released")
 
@@ -83,7 +97,11 @@ def release(ctx: click.Context, config: Path | None, socket_: str | None) -> Non
 @socket_option
 @click.pass_context
 def status(ctx: click.Context, output: str, config: Path | None, socket_: str | None) -> None:
-    """Show how the agent fares; ends with 1 when the node is not ready."""
+    """Show how the agent fares; ends with 1 when the node is not ready.
+
+    \b
+      podwire agent status -o json
+    """  # noqa: D301  # click wants the character
     answer = ask(socket_path(ctx, config, socket_), {"control": "status"})
     click.echo(json.dumps(answer, indent=2) if output == "json" else render(answer))
     if not answer["ready"]:
@@ -171,16 +189,26 @@ def remaining(answer: dict[str, Any]) -> str:
     return " until it is released" if seconds is None else f" for {seconds:.0f} s"
 
 
-def config_path(config: Path | None) -> Path:
-    """The configuration file to read."""
-    return config or Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+def config_path(config: Path | None) -> Path | None:
+    """The configuration file to read; None where none is named and the default one is not there."""
+    named = config or os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    default = Path(DEFAULT_CONFIG)
+    return default if os.access(default, os.F_OK) else None
+
+
+def read_settings(config: Path | None, node: str = "") -> AgentConfig:
+    """The configuration of this machine's agent, of file and environment.
+
+    Raises:
+        BadInput: it is wrong.
+    """
+    return load_agent_config(config_path(config), node, os.environ)
 
 
 def socket_path(ctx: click.Context, config: Path | None, socket_: str | None) -> str:
     """The socket of the agent that is meant."""
     if socket_:
         return socket_
-    path = config_path(config or ctx.obj)
-    if not path.exists() and config is None and ctx.obj is None:
-        return os.environ.get(variable_of("agentSocket")) or DEFAULT_SOCKET
-    return load_agent_config(path, "", os.environ).agent_socket
+    return read_settings(config or ctx.obj).agent_socket

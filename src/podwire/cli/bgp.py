@@ -23,4 +23,9 @@ class BgpGroup(LazyGroup):
 
 @click.group(cls=BgpGroup)
 def bgp() -> None:
-    """Routes by BGP: BIRD's routes, and who writes those to other nodes' blocks."""
+    """Routes by BGP: BIRD's routes, and who writes those to other nodes' blocks.
+
+    \b
+      podwire bgp routes
+      podwire bgp switch bird
+    """  # noqa: D301  # click wants the character

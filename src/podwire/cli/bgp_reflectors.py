@@ -36,7 +36,11 @@ TRIES = 5
 
 @click.group("reflectors")
 def reflectors_command() -> None:
-    """Route reflectors instead of a session between every two nodes."""
+    """Route reflectors instead of a session between every two nodes.
+
+    \b
+      podwire bgp reflectors auto
+    """  # noqa: D301  # click wants the character
 
 
 @reflectors_command.command()
@@ -49,7 +53,10 @@ def auto(ctx: click.Context, count: int, selector: str, dry_run: bool) -> None:
     """Elect reflectors among labelled nodes and move the mesh over to them.
 
     While sessions end and begin the agents' own routes stand in, so no packet is lost.
-    """
+
+    \b
+      podwire bgp reflectors auto
+    """  # noqa: D301  # click wants the character
     names: list[str] = []
 
     def decide(view: View) -> Change:
@@ -65,7 +72,11 @@ def auto(ctx: click.Context, count: int, selector: str, dry_run: bool) -> None:
 @datastore_option
 @click.pass_context
 def off(ctx: click.Context) -> None:
-    """Go back to the mesh; reflectors made by hand stay."""
+    """Go back to the mesh; reflectors made by hand stay.
+
+    \b
+      podwire bgp reflectors off
+    """  # noqa: D301  # click wants the character
 
     def decide(view: View) -> Change:
         return to_mesh(view.nodes, view.configurations, view.peers)

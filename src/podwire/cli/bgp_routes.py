@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podwire.bgp.rib import RibLine, Seen, by_reason, compare, inside
-from podwire.cli.agent import config_option, config_path
+from podwire.cli.agent import config_option, read_settings
 from podwire.cli.node_status import read_told
 from podwire.cli.tables import columns, output
 from podwire.drivers.bird.control import Control
 from podwire.drivers.bird.observe import list_routes, observe
-from podwire.drivers.config import load_agent_config
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.transport import parse_transport
 from podwire.errors import BadInput
@@ -46,11 +45,14 @@ def routes_command(
 
     Of each destination that is learnt by BGP or announced: whom it is from, what the kernel does
     with it, who is told of it, and why it does not get somewhere.
-    """
+
+    \b
+      podwire bgp routes --prefix 10.244.38.128/26
+    """  # noqa: D301  # click wants the character
     network = None if prefix is None else parse_network(prefix, "--prefix")
     if node is not None:
         sys.exit(_ask_there(node, prefix, format))
-    settings = load_agent_config(config_path(config), "")
+    settings = read_settings(config)
     told = read_told(Path(settings.bird_config))
     seen, sessions = _look(settings, told)
     lines = compare(seen, told, sessions)

@@ -41,7 +41,10 @@ def switch_command(ctx: click.Context, owner: str, timeout_s: float) -> None:
     """Let OWNER (agent or bird) write the routes to other nodes' blocks.
 
     Both write until every node has all routes of the new owner; then those of the old one go.
-    """
+
+    \b
+      podwire bgp switch bird
+    """  # noqa: D301  # click wants the character
     if timeout_s <= 0:
         raise BadInput("--timeout must be more than 0")
     told = switch(open_datastore(ctx), Routing(owner), timeout_s, SystemClock())

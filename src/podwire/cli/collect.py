@@ -41,7 +41,10 @@ def collect(ctx: click.Context, *, path: Path) -> None:
     With --node it is other nodes' namespaces, told by plain commands there. Everything is only
     read. `podwire trace --from FILE SRC DST` looks into it, anywhere, without rights. What could
     not be read is said here and kept in the bundle.
-    """
+
+    \b
+      podwire collect -o node.tgz
+    """  # noqa: D301  # click wants the character
     sources = chosen_sources(ctx)
     states = sources.read()
     click.echo(f"read {_counted(states)}", err=True)

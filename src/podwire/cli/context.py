@@ -75,12 +75,14 @@ def agent_config() -> AgentConfig | None:
         BadInput: it is wrong.
     """
     named = os.environ.get(CONFIG_VARIABLE)
-    path = Path(named or DEFAULT_CONFIG)
-    if not named and not os.access(path, os.F_OK):
-        return None
+    path: Path | None = Path(named or DEFAULT_CONFIG)
+    if not named and not os.access(DEFAULT_CONFIG, os.F_OK):
+        path = None
+        if not any(name.startswith("PODWIRE_") for name in os.environ):
+            return None
     from podwire.drivers.config import load_agent_config
 
-    return load_agent_config(path, "")
+    return load_agent_config(path, "", os.environ)
 
 
 def _remember(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:

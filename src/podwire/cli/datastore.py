@@ -27,7 +27,12 @@ format_option = click.option(
 
 @click.group()
 def datastore() -> None:
-    """Look into the datastore; move it elsewhere."""
+    """Look into the datastore; move it elsewhere.
+
+    \b
+      podwire datastore list /calico/ipam/
+      podwire datastore export > all
+    """  # noqa: D301  # click wants the character
 
 
 @datastore.command("list")
@@ -36,7 +41,11 @@ def datastore() -> None:
 @datastore_option
 @click.pass_context
 def list_(ctx: click.Context, prefix: str, format: str | None) -> None:
-    """List the keys that begin with PREFIX (all without one)."""
+    """List the keys that begin with PREFIX (all without one).
+
+    \b
+      podwire datastore list /calico/ipam/ -o yaml
+    """  # noqa: D301  # click wants the character
     entries = open_datastore(ctx).list(prefix).entries
     if format is not None:
         click.echo(output([_shown(entry) for entry in entries], format), nl=False)
@@ -54,7 +63,11 @@ def list_(ctx: click.Context, prefix: str, format: str | None) -> None:
 @datastore_option
 @click.pass_context
 def get(ctx: click.Context, key: str, format: str | None) -> None:
-    """Show the value under KEY (with -o also its key and revision)."""
+    """Show the value under KEY (with -o also its key and revision).
+
+    \b
+      podwire datastore get /calico/ipam/v2/config
+    """  # noqa: D301  # click wants the character
     entry = open_datastore(ctx).get(key)
     if entry is None:
         raise NotFound(
@@ -149,7 +162,10 @@ def import_(ctx: click.Context, file: TextIO) -> None:
     """Write an export (FILE, or - for standard input) into an empty datastore.
 
     Cut off, the same command goes on where it stopped.
-    """
+
+    \b
+      podwire datastore import --datastore https://10.0.0.1:2379 all
+    """  # noqa: D301  # click wants the character
     from podwire.drivers.store.transfer import import_objects, parse_lines
 
     objects = parse_lines(file, file.name)

@@ -30,7 +30,12 @@ WIDE_HEADER = (*HEADER, "IPS RESTING", "IPS BORROWED", "NAME")
 
 @click.group()
 def ipam() -> None:
-    """Address pools, blocks and allocations: show, check, mend, configure, split."""
+    """Address pools, blocks and allocations: show, check, mend, configure, split.
+
+    \b
+      podwire ipam show --show-blocks
+      podwire ipam check
+    """  # noqa: D301  # click wants the character
 
 
 for command in (check_command, release, configure, split):

@@ -52,7 +52,10 @@ def check_command(
     """Find addresses that leaked, and records that contradict each other.
 
     The exit code is 1 when there are problems. A report is what `ipam release --from-report` takes.
-    """
+
+    \b
+      podwire ipam check -o report.json
+    """  # noqa: D301  # click wants the character
     found = look(open_datastore(ctx))
     click.echo(
         f"Looked at {found.blocks} blocks, {found.allocations} allocated addresses and"
@@ -145,7 +148,11 @@ def release(
 
     A report is carried out only while all that it names is as it was; with --force, whatever still
     is, so that an address somebody else has got since is left alone even then.
-    """
+
+    \b
+      podwire ipam release --from-report report.json
+      podwire ipam release --ip 10.244.38.174
+    """  # noqa: D301  # click wants the character
     if sum(map(bool, (addresses, reports, node))) != 1:
         raise BadInput(
             "say what to release", fix="give one of --ip ADDRESS, --from-report FILE, --node NAME"

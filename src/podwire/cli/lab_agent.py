@@ -27,7 +27,11 @@ STEP_S = 0.05
 @click.option("--all", "every", is_flag=True, help="All nodes.")
 @click.option("--for", "seconds", metavar="SECONDS", type=float, help="Released by itself then.")
 def hold_command(*, name: str, node: str | None, every: bool, seconds: float | None) -> None:
-    """Stop all changes by a node's agent, withdrawing nothing: what works goes on working."""
+    """Stop all changes by a node's agent, withdrawing nothing: what works goes on working.
+
+    \b
+      podwire lab hold vms103
+    """  # noqa: D301  # click wants the character
     request: dict[str, object] = {"control": "hold"}
     if seconds is not None:
         request["seconds"] = seconds
@@ -39,7 +43,11 @@ def hold_command(*, name: str, node: str | None, every: bool, seconds: float | N
 @click.argument("node", required=False)
 @click.option("--all", "every", is_flag=True, help="All nodes.")
 def release_command(*, name: str, node: str | None, every: bool) -> None:
-    """Let held agents go on: that of one node, or all."""
+    """Let held agents go on: that of one node, or all.
+
+    \b
+      podwire lab release vms103
+    """  # noqa: D301  # click wants the character
     _ask_agents(
         name, node, every=every or node is None, request={"control": "release"}, word="released"
     )
@@ -47,14 +55,22 @@ def release_command(*, name: str, node: str | None, every: bool) -> None:
 
 @click.group("agent")
 def agent_command() -> None:
-    """Stop or start a node's agent process."""
+    """Stop or start a node's agent process.
+
+    \b
+      podwire lab agent stop vms103
+    """  # noqa: D301  # click wants the character
 
 
 @agent_command.command("stop")
 @name_option
 @click.argument("node")
 def stop_command(name: str, node: str) -> None:
-    """End a node's agent and keep it away; the pods go on."""
+    """End a node's agent and keep it away; the pods go on.
+
+    \b
+      podwire lab agent stop vms103
+    """  # noqa: D301  # click wants the character
     _run_agent(name, node, run=False)
 
 
@@ -62,20 +78,32 @@ def stop_command(name: str, node: str) -> None:
 @name_option
 @click.argument("node")
 def start_command(name: str, node: str) -> None:
-    """Start a node's agent again; returns when it is ready."""
+    """Start a node's agent again; returns when it is ready.
+
+    \b
+      podwire lab agent start vms103
+    """  # noqa: D301  # click wants the character
     _run_agent(name, node, run=True)
 
 
 @click.group("bird")
 def bird_command() -> None:
-    """Stop or start a node's BIRD process."""
+    """Stop or start a node's BIRD process.
+
+    \b
+      podwire lab bird stop vms103
+    """  # noqa: D301  # click wants the character
 
 
 @bird_command.command("stop")
 @name_option
 @click.argument("node")
 def stop_bird_command(name: str, node: str) -> None:
-    """End a node's BIRD and keep it away; it says goodbye, so its peers forget its routes."""
+    """End a node's BIRD and keep it away; it says goodbye, so its peers forget its routes.
+
+    \b
+      podwire lab bird stop vms103
+    """  # noqa: D301  # click wants the character
     _run_bird(name, node, run=False)
 
 
@@ -84,7 +112,11 @@ def stop_bird_command(name: str, node: str) -> None:
 @click.argument("node", required=False)
 @click.option("--all", "every", is_flag=True, help="All nodes.")
 def start_bird_command(*, name: str, node: str | None, every: bool) -> None:
-    """Start a node's BIRD; it waits until the agent has a configuration for it."""
+    """Start a node's BIRD; it waits until the agent has a configuration for it.
+
+    \b
+      podwire lab bird start vms103
+    """  # noqa: D301  # click wants the character
     if (node is None) != every:
         raise click.UsageError("name one node, or say --all")
     _run_bird(name, node, run=True)

@@ -14,7 +14,11 @@ from podwire.cli.main import USAGE_ERROR
 @name_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-o FILE ...")
 def collect_command(name: str, arguments: tuple[str, ...]) -> None:
-    """Save the state of all nodes and pods of a lab: as `podwire collect`, inside the lab."""
+    """Save the state of all nodes and pods of a lab: as `podwire collect`, inside the lab.
+
+    \b
+      podwire lab collect -o node.tgz
+    """  # noqa: D301  # click wants the character
 
     def inside() -> int:
         collect = importlib.import_module("podwire.cli.collect").collect

@@ -39,7 +39,11 @@ PROGRAM = [sys.executable, "-P", "-m", "podwire", "lab"]
     help="Who writes the routes to other nodes' blocks; auto: BIRD where there is one.",
 )
 def demo_command(*, keep: bool, encapsulation: str, nodes: int, routing: str) -> None:
-    """Show two pods on different nodes reach each other, and why they do."""
+    """Show two pods on different nodes reach each other, and why they do.
+
+    \b
+      podwire lab demo
+    """  # noqa: D301  # click wants the character
     if nodes < 2:
         raise BadInput("a demo needs two nodes", fix="ask for --nodes 2 or more")
     manifest = _manifest()

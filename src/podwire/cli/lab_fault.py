@@ -98,7 +98,10 @@ def list_command(name: str | None, format: str | None) -> None:  # noqa: ARG001 
     """What can be broken: name, number, where, and what is wrong then.
 
     With -o json also the fault that a trace names (id) and its verdict (disposition).
-    """
+
+    \b
+      podwire lab fault list
+    """  # noqa: D301  # click wants the character
     if format is not None:
         click.echo(output([_fields(fault) for fault in FAULTS], format), nl=False)
         return
@@ -166,7 +169,11 @@ def inject_command(  # one parameter an option
 def heal_command(
     ctx: click.Context, *, name: str | None, format: str | None, every: bool, fault: str | None
 ) -> None:
-    """Undo what `inject` did, exactly, and let the agents go on."""
+    """Undo what `inject` did, exactly, and let the agents go on.
+
+    \b
+      podwire lab fault heal --all
+    """  # noqa: D301  # click wants the character
     lab = name or ctx.obj or DEFAULT_LAB
     if (fault is None) != every:
         raise click.UsageError("name one fault, or say --all")

@@ -32,7 +32,11 @@ FILE = click.option("-f", "--filename", metavar="FILE", help="A manifest; - is s
     "-f", "--filename", metavar="FILE", required=True, help="A manifest; - is standard input."
 )
 def apply_command(name: str, namespace: str, filename: str) -> None:
-    """Create or change pods from a manifest of Pods and Deployments."""
+    """Create or change pods from a manifest of Pods and Deployments.
+
+    \b
+      podwire lab apply -f examples/demo-deployment.yaml
+    """  # noqa: D301  # click wants the character
     manifests = _read(filename, namespace)
     _change(name, lambda workloads: workloads.apply(manifests))
 
@@ -45,7 +49,11 @@ def apply_command(name: str, namespace: str, filename: str) -> None:
 def delete_command(
     name: str, namespace: str, filename: str | None, objects: tuple[str, ...]
 ) -> None:
-    """Delete what a manifest or KIND/NAME names."""
+    """Delete what a manifest or KIND/NAME names.
+
+    \b
+      podwire lab delete -n demo deployment/web
+    """  # noqa: D301  # click wants the character
     if (filename is None) == (not objects):
         raise click.UsageError("give either -f FILE or pod/NAME, deployment/NAME")
     manifests = None if filename is None else _read(filename, namespace)
@@ -67,9 +75,19 @@ def delete_command(
 @name_option
 @namespace_option
 @click.argument("deployment", metavar="deployment/NAME")
-@click.option("--replicas", type=click.IntRange(0, MOST_REPLICAS), required=True, metavar="N")
+@click.option(
+    "--replicas",
+    type=click.IntRange(0, MOST_REPLICAS),
+    required=True,
+    metavar="N",
+    help="How many there shall be.",
+)
 def scale_command(name: str, namespace: str, deployment: str, replicas: int) -> None:
-    """Change the number of a deployment's pods."""
+    """Change the number of a deployment's pods.
+
+    \b
+      podwire lab scale -n demo deployment/web --replicas 5
+    """  # noqa: D301  # click wants the character
     kind, target = _target(deployment if "/" in deployment else f"deployment/{deployment}")
     if kind != "deployment":
         raise BadInput(f"{deployment} cannot be scaled", fix="name a deployment")
@@ -82,7 +100,11 @@ def scale_command(name: str, namespace: str, deployment: str, replicas: int) -> 
 @click.option("-A", "--all-namespaces", is_flag=True, help="Pods of all namespaces.")
 @click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
 def pods_command(*, name: str, namespace: str, all_namespaces: bool, format: str | None) -> None:
-    """List pods, as kubectl get pods does."""
+    """List pods, as kubectl get pods does.
+
+    \b
+      podwire lab pods -A -o wide
+    """  # noqa: D301  # click wants the character
 
     def inside() -> int:
         pods = lab_state().pods

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 @name_option
 @click.option("-o", "--output", "format", type=click.Choice(["json", "yaml"]))
 def status_command(name: str, format: str | None) -> None:
-    """Nodes, blocks and agents of a lab."""
+    """Nodes, blocks and agents of a lab.
+
+    \b
+      podwire lab status
+    """  # noqa: D301  # click wants the character
     keeper = get_keeper(name)
     pids = outer_pids(keeper)
 

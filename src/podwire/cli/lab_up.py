@@ -60,7 +60,13 @@ routing_option = click.option(
 @click.option(
     "--subnets", default=1, show_default=True, metavar="1|2", help="Nodes alternate between them."
 )
-@click.option("--pool", default=str(DEFAULT_POOL), show_default=True, metavar="CIDR")
+@click.option(
+    "--pool",
+    default=str(DEFAULT_POOL),
+    show_default=True,
+    metavar="CIDR",
+    help="Where pods' addresses come from.",
+)
 @click.option(
     "--block-size",
     default=DEFAULT_BLOCK_SIZE,
@@ -95,7 +101,11 @@ def up_command(  # noqa: PLR0913  # one parameter an option
     reflectors: int,
     explain: bool,
 ) -> None:
-    """Make a lab and start it; returns when pods can be created."""
+    """Make a lab and start it; returns when pods can be created.
+
+    \b
+      podwire lab up --nodes 3 --encapsulation vxlan
+    """  # noqa: D301  # click wants the character
     cidr = parse_network(pool, "--pool")
     if not isinstance(cidr, IPv4Network):
         raise BadInput(f"--pool {pool} is no IPv4 network", fix=f"write it like {DEFAULT_POOL}")
@@ -179,7 +189,11 @@ def _wait(topology: Topology) -> int:
 @click.command("down")
 @name_option
 def down_command(name: str) -> None:
-    """End a lab; nothing of it is left."""
+    """End a lab; nothing of it is left.
+
+    \b
+      podwire lab down
+    """  # noqa: D301  # click wants the character
     keeper = find_keeper(name)
     if keeper is None:
         click.echo(f"lab {name} does not run")
@@ -195,7 +209,11 @@ def _end(name: str, keeper: Keeper) -> None:
 
 @click.command("list")
 def list_command() -> None:
-    """The labs that run, of this user."""
+    """The labs that run, of this user.
+
+    \b
+      podwire lab list
+    """  # noqa: D301  # click wants the character
     click.echo(
         columns(["NAME", "PID"], [(name, keeper.pid) for name, keeper in list_labs()]), nl=False
     )

@@ -49,6 +49,7 @@ COMPLETION_VARIABLE = "_PODWIRE_COMPLETE"
 """Set by the scripts that `podwire completion` prints; click knows it by this name."""
 DEBUG_VARIABLE = "PODWIRE_DEBUG"
 """Shows the stack trace of a fault of our own."""
+USUAL_VARIABLES = frozenset({"PODWIRE_DATASTORE", "PODWIRE_CONFIG", DEBUG_VARIABLE})
 
 
 class Root(LazyGroup):
@@ -60,7 +61,17 @@ class Root(LazyGroup):
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="podwire")
 def podwire() -> None:
-    """A layer-3 pod network for Linux that explains itself."""
+    """A layer-3 pod network for Linux that explains itself.
+
+    \b
+      podwire lab demo              see it work, in half a minute
+      podwire get node -o wide      look into the datastore
+      podwire trace demo/a demo/b   the way of a packet, and where it ends
+    """  # noqa: D301  # click wants the character
+    if any(name.startswith("PODWIRE_") and name not in USUAL_VARIABLES for name in os.environ):
+        from podwire.drivers.config import refuse_unknown_variables
+
+        refuse_unknown_variables(os.environ)
 
 
 def main() -> NoReturn:
@@ -98,6 +109,11 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except BadInput as error:
         complain(error)
+        return USAGE_ERROR
+    except UnicodeDecodeError as error:
+        complain(
+            BadInput(f"what was read is not UTF-8 text: {error.reason}", fix="save it as UTF-8")
+        )
         return USAGE_ERROR
     except PodwireError as error:
         complain(error)

@@ -31,7 +31,12 @@ NOT_FOUND = 127
 @click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
 @click.pass_context
 def netns(ctx: click.Context, format: str | None) -> None:
-    """Network namespaces: list, add, delete, exec. Alone: list."""
+    """Network namespaces: list, add, delete, exec. Alone: list.
+
+    \b
+      podwire netns list
+      podwire netns exec blue ip address
+    """  # noqa: D301  # click wants the character
     if ctx.invoked_subcommand is None:
         show(format)
 
@@ -39,21 +44,33 @@ def netns(ctx: click.Context, format: str | None) -> None:
 @netns.command("list")
 @click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
 def list_(format: str | None) -> None:
-    """List every network namespace in sight: its interfaces and what keeps it alive."""
+    """List every network namespace in sight: its interfaces and what keeps it alive.
+
+    \b
+      podwire netns list
+    """  # noqa: D301  # click wants the character
     show(format)
 
 
 @netns.command("add")
 @click.argument("name")
 def add(name: str) -> None:
-    """Make an empty namespace under /run/netns; it has only a loopback device, and that is down."""
+    """Make an empty namespace under /run/netns; it has only a loopback device, and that is down.
+
+    \b
+      podwire netns add blue
+    """  # noqa: D301  # click wants the character
     namespaces.create_named(name)
 
 
 @netns.command("delete")
 @click.argument("name")
 def delete(name: str) -> None:
-    """Take a name away; the namespace lives on while a process or descriptor holds it."""
+    """Take a name away; the namespace lives on while a process or descriptor holds it.
+
+    \b
+      podwire netns delete blue
+    """  # noqa: D301  # click wants the character
     namespaces.delete_named(name)
 
 
@@ -67,7 +84,10 @@ def exec_(namespace: str, command: tuple[str, ...]) -> None:
 
     Streams, environment and exit code are the command's own; 125 when it could not be started,
     127 when it is not there.
-    """
+
+    \b
+      podwire netns exec blue ip address
+    """  # noqa: D301  # click wants the character
     try:
         _become(namespace, command[1:] if command[0] == "--" else command)
     except PodwireError as error:

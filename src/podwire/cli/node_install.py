@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import click
 
 from podwire.agent.control import ask
-from podwire.cli.agent import config_option, config_path
+from podwire.cli.agent import config_option, config_path, read_settings
 from podwire.cli.completion import script
 from podwire.cli.host_neighbours import advice, refuse_beside_calico
 from podwire.cli.options import gathered
 from podwire.cni.install import install_plugin
 from podwire.drivers import hostfiles
-from podwire.drivers.config import load_agent_config, parse_seconds
+from podwire.drivers.config import parse_seconds
 from podwire.errors import AgentUnavailable, BadInput, Forbidden, InUse, PodwireError
 from podwire.model.cnidemand import CAPABILITIES
 
@@ -202,7 +202,7 @@ def install_command(place: Place, wish: Wish, completion: bool, config: Path | N
       podwire node install --wait 1s                    before the agent runs
       podwire node install --chain portmap --chain bandwidth
     """  # noqa: D301  # click wants the character
-    settings = load_agent_config(config_path(config), "")
+    settings = read_settings(config)
     seconds, chained = wish.seconds, wish.plugins(place)
     refuse_beside_calico()
     put_plugin(place)
@@ -309,12 +309,12 @@ def conflist(settings: AgentConfig, wish: Wish, chained: list[str]) -> str:
     return json.dumps(network, indent=2) + "\n"
 
 
-def unit_fields(settings: AgentConfig, config: Path) -> dict[str, str]:
+def unit_fields(settings: AgentConfig, config: Path | None) -> dict[str, str]:
     """What the shipped units leave open."""
     program = shutil.which("podwire") or f"{sys.executable} -m podwire"
     return {
         "program": program,
-        "config": str(config),
+        "config": "" if config is None else f" --config {config.absolute()}",
         "bird": shutil.which("bird") or "/usr/sbin/bird",
         "birdc": shutil.which("birdc") or "/usr/sbin/birdc",
         "bird_config": settings.bird_config,

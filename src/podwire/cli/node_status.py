@@ -11,13 +11,12 @@ import click
 
 from podwire.agent.control import ask
 from podwire.bgp.told import Told, parse_told
-from podwire.cli.agent import config_option, config_path
+from podwire.cli.agent import config_option, read_settings
 from podwire.cli.agent import render as render_agent
 from podwire.cli.tables import columns, output
 from podwire.drivers.bird.control import Control
 from podwire.drivers.bird.diagnosis import diagnose, why_no_bird
 from podwire.drivers.bird.observe import BirdView, observe
-from podwire.drivers.config import load_agent_config
 from podwire.errors import AgentUnavailable, BirdAway, BirdSilent, Forbidden, NotFound
 from podwire.model.node import Routing
 
@@ -43,7 +42,7 @@ def status_command(config: Path | None, format: str | None) -> None:
     \b
       podwire node status
     """  # noqa: D301  # click wants the character
-    settings = load_agent_config(config_path(config), "")
+    settings = read_settings(config)
     try:
         found = look(settings)
     except NotFound as error:

@@ -22,7 +22,12 @@ OUT_OF_SIGHT = "out of sight"
 @click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
 @click.pass_context
 def veth(ctx: click.Context, format: str | None) -> None:
-    """The veth pairs of this host, both ends. Alone: list."""
+    """The veth pairs of this host, both ends. Alone: list.
+
+    \b
+      podwire veth list
+      podwire veth peer cali7a4b00317e6
+    """  # noqa: D301  # click wants the character
     if ctx.invoked_subcommand is None:
         show_list(format)
 
@@ -30,7 +35,11 @@ def veth(ctx: click.Context, format: str | None) -> None:
 @veth.command("list")
 @click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
 def list_(format: str | None) -> None:
-    """List the pairs of all namespaces in sight."""
+    """List the pairs of all namespaces in sight.
+
+    \b
+      podwire veth list -o wide
+    """  # noqa: D301  # click wants the character
     show_list(format)
 
 
@@ -39,7 +48,11 @@ def list_(format: str | None) -> None:
 @click.option("--netns", help="Namespace of INTERFACE, by title as in the list; default: this one.")
 @click.option("-o", "--output", "format", type=click.Choice(["wide", "json", "yaml"]))
 def peer(interface: str, netns: str | None, format: str | None) -> None:
-    """Show the other end of the veth INTERFACE."""
+    """Show the other end of the veth INTERFACE.
+
+    \b
+      podwire veth peer cali7a4b00317e6
+    """  # noqa: D301  # click wants the character
     table = veth_table()
     _tell_unseen(table.unseen)
     for pair in table.pairs:

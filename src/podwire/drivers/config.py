@@ -38,13 +38,18 @@ DATASTORE_KEYS = {
     "sqlite": ("path", "type"),
     "etcd": ("caFile", "certFile", "endpoints", "keyFile", "passwordFile", "type", "username"),
 }
+PREFIX = "PODWIRE_"
+OTHER_VARIABLES = ("PODWIRE_CONFIG", "PODWIRE_DEBUG")
+"""Those that stand for no key of the file."""
 SHORTEST_PERIOD_S = 1.0
+_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_[0-9]+_[A-Z]+.*)?$")
+"""What Kubernetes tells every container of Services, whose names we do not choose."""
 
 
 def load_agent_config(
-    path: Path, node: str, environment: Mapping[str, str] = MappingProxyType({})
+    path: Path | None, node: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> AgentConfig:
-    """Read the agent's configuration file for the node of that name.
+    """Read the agent's configuration file (None: there is none) for the node of that name.
 
     What the environment says (`agentSocket` is PODWIRE_AGENT_SOCKET there) counts more than the
     file. A lab's agents must not obey their user's environment, so it has to be passed in.
@@ -53,13 +58,14 @@ def load_agent_config(
         BadInput: the file cannot be read, is no YAML, has an unknown or double key or a value of
             the wrong type; the message begins with file and line, or with the variable.
     """
-    documents = read_documents(_read(path), str(path))
+    documents = [] if path is None else read_documents(_read(path), str(path))
     fields = _known(documents[0], KEYS) if documents else {}
+    refuse_unknown_variables(environment)
     fields |= _given_by(environment)
     if place := environment.get(variable_of("datastore")):
         datastore = datastore_at(place, environment)
     else:
-        datastore = _datastore(fields["datastore"]) if "datastore" in fields else DatastoreConfig()
+        datastore = _datastore(fields)
     start = AgentConfig(node=node)
     _require_one_of(fields, ("address", "interface", "addressDetection"))
     config = AgentConfig(
@@ -93,18 +99,41 @@ def load_agent_config(
 
 
 def variable_of(key: str) -> str:
-    """The environment variable that stands for a key of the file."""
-    return "PODWIRE_" + re.sub(r"([A-Z])", r"_\1", key).upper()
+    """The environment variable that stands for a key of the file, `datastore.caFile` included."""
+    return PREFIX + re.sub(r"([A-Z])", r"_\1", key.replace(".", "_")).upper()
+
+
+def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """A variable that is misspelt would silently count for nothing.
+
+    Raises:
+        BadInput: a variable begins with PODWIRE_ and is none of ours.
+    """
+    known = [*map(variable_of, (*KEYS, *_datastore_paths())), *OTHER_VARIABLES]
+    for name in sorted(environment):
+        ours = name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_")
+        if ours and name not in known and _SERVICE.search(name) is None:
+            fix = suggestion(name, known, f"known are {', '.join(known)}")
+            raise BadInput(f"the environment variable {name} is not known", fix=fix)
+
+
+def _datastore_paths() -> list[str]:
+    keys = dict.fromkeys(key for each in DATASTORE_KEYS.values() for key in each)
+    return [f"datastore.{key}" for key in keys]
 
 
 def _given_by(environment: Mapping[str, str]) -> dict[str, Spot]:
     """The keys that variables stand for; an empty one stands for nothing."""
     fields = {}
-    for key in KEYS:
+    for key in (*KEYS, *_datastore_paths()):
         name = variable_of(key)
         if key != "datastore" and environment.get(name):
             mark = yaml.Mark(name, 0, 0, 0, None, 0)
-            node = yaml.ScalarNode(STRING, environment[name], mark, mark)
+            text = environment[name]
+            node: yaml.Node = yaml.ScalarNode(STRING, text, mark, mark)
+            if key == "datastore.endpoints":
+                parts = [yaml.ScalarNode(STRING, part, mark, mark) for part in text.split(",")]
+                node = yaml.SequenceNode("", parts, mark, mark)
             fields[key] = Spot(node, name, key)
     return fields
 
@@ -131,15 +160,19 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
     return DatastoreConfig(type="etcd", etcd=etcd)
 
 
-def _datastore(spot: Spot) -> DatastoreConfig:
-    given = {} if spot.absent else spot.mapping()
+def _datastore(whole: Mapping[str, Spot]) -> DatastoreConfig:
+    """The datastore of the file, its keys each overridden by their variable."""
+    varied = {path.partition(".")[2]: spot for path, spot in whole.items() if "." in path}
+    spot = whole.get("datastore")
+    given = {} if spot is None or spot.absent else spot.mapping()
+    given |= varied
     kind = _text(given, "type", "sqlite")
     if kind not in DATASTORE_KEYS:
         fix = f"write one of: {', '.join(DATASTORE_KEYS)}"
         raise given["type"].refuse(
             f"{kind!r} is unknown", fix=suggestion(kind, DATASTORE_KEYS, fix)
         )
-    fields = _known(spot, DATASTORE_KEYS[kind])
+    fields = _all_known(given, DATASTORE_KEYS[kind])
     if kind == "sqlite":
         return DatastoreConfig(path=_text(fields, "path", DatastoreConfig().path))
     for one, other in (("certFile", "keyFile"), ("username", "passwordFile")):
@@ -149,7 +182,7 @@ def _datastore(spot: Spot) -> DatastoreConfig:
     return DatastoreConfig(
         type=kind,
         etcd=EtcdConfig(
-            endpoints=_endpoints(spot, fields),
+            endpoints=_endpoints(spot or given["type"], fields),
             ca_file=_text(fields, "caFile", "") or None,
             cert_file=_text(fields, "certFile", "") or None,
             key_file=_text(fields, "keyFile", "") or None,
@@ -185,7 +218,10 @@ def _read(path: Path) -> str:
 
 def _known(spot: Spot, known: Sequence[str]) -> dict[str, Spot]:
     """The keys of a mapping that are given, none of them unknown."""
-    fields = {} if spot.absent else spot.mapping()
+    return _all_known({} if spot.absent else spot.mapping(), known)
+
+
+def _all_known(fields: dict[str, Spot], known: Sequence[str]) -> dict[str, Spot]:
     for key, value in fields.items():
         if key not in known:
             fix = suggestion(key, known, f"known keys are {', '.join(known)}")

@@ -298,6 +298,11 @@ class SQLiteFile:
                 f"datastore {self.path}: the directory {self.path.parent} does not exist",
                 fix=f"mkdir -p {self.path.parent}, or name another file with --datastore",
             )
+        if self.path.is_dir():
+            raise DatastoreUnavailable(
+                f"datastore {self.path} is a directory",
+                fix=f"name the file in it, such as {self.path / 'datastore.db'}",
+            )
 
     def _check_exists(self) -> None:
         if not self.path.exists():
