@@ -59,10 +59,13 @@ def fill(podwire: CommandLine, routing: Routing) -> None:
     )
 
 
-def report(podwire: CommandLine, node: str, *, old_s: float = 0, in_sync: bool = True) -> None:
+def report(podwire: CommandLine, node: str, *, old_s: float = 0, alive: bool = True) -> None:
+    """What the agent writes: a report that vanishes, and one that stays."""
     time = (datetime.now(UTC) - timedelta(seconds=old_s)).isoformat()
-    value = {"time": time, "uptime": 5.5, "first_update": in_sync}
-    podwire.store.create(keys.node_status_key(node), value)
+    value = {"time": time, "uptime": 5.5, "first_update": False}
+    podwire.store.create(keys.last_status_key(node), value)
+    if alive:
+        podwire.store.create(keys.node_status_key(node), value)
 
 
 @pytest.fixture
@@ -88,14 +91,18 @@ def test_nodes_are_listed_with_what_they_hold(podwire: CommandLine) -> None:
     assert listed[0]["ready"] is None
 
 
-def test_ready_is_what_the_agent_said_not_long_ago(podwire: CommandLine) -> None:
+def test_ready_is_who_reported_not_long_ago(podwire: CommandLine) -> None:
     report(podwire, "n1")
     report(podwire, "n2", old_s=300)
-    report(podwire, "n3", in_sync=False)
+    report(podwire, "n3", alive=False)
     rows = podwire.done("node", "list").rows[1:]
     assert [row[2] for row in rows] == ["true", "false", "false"]
     wide = podwire.done("node", "list", "-o", "wide").out
     assert "5m ago" in wide
+
+
+def test_where_nobody_can_report_that_is_not_amiss(podwire: CommandLine) -> None:
+    assert "Nothing is amiss." in podwire.done("node", "show", "n1").out
 
 
 def test_one_node_is_shown_with_all_of_it(podwire: CommandLine) -> None:
@@ -116,11 +123,11 @@ def test_what_is_amiss_is_said(podwire: CommandLine) -> None:
     )  # written past the command line
     said = podwire("node", "show", "n2")
     assert said.code == 1
-    assert "its agent has been silent for 5m" in said.out
+    assert "its agent does not report: the last time was 5m ago" in said.out
     assert "n4" in said.out.partition("Amiss:")[2]
     said = podwire("node", "show", "n3")
     assert "it has no address" in said.out
-    assert "its agent does not report" in said.out
+    assert "its agent has never reported" in said.out
     said = podwire("node", "show", "n11")
     assert (said.code, "did you mean n1?" in said.err) == (1, True)
     entry = podwire.store.get(podwire.store.list(keys.AFFINITIES).entries[0].key)
@@ -159,4 +166,4 @@ def test_what_is_no_time_is_unknown() -> None:
     assert parse_status([]) is None
     status = parse_status({"time": "2026-08-22T13:00:00Z", "uptime": 3})
     assert status is not None
-    assert (status.time, status.uptime_s, status.in_sync) == (NOW, 3.0, False)
+    assert (status.time, status.uptime_s) == (NOW, 3.0)

@@ -45,7 +45,8 @@ SHOWN = 20
 def list_command(ctx: click.Context, format: str | None) -> None:
     """List the cluster's nodes.
 
-    READY is what a node's agent last said; it reports every 30 s, and 90 s of silence are false.
+    READY says whether a node's agent reports; it does so every 30 s, and 90 s of silence are
+    false. Where agents cannot report (SQLite) it is unknown: ask podwire agent status there.
     IN USE counts the addresses in the blocks that the node holds.
 
     \b

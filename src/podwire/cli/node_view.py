@@ -39,6 +39,9 @@ class NodeView:
 
     node: Node
     status: NodeStatus | None
+    """What its agent last reported."""
+    alive: bool
+    """Whether the report that vanishes with its agent is there."""
     as_number: int
     routing: Routing
     blocks: tuple[Block, ...]
@@ -57,10 +60,10 @@ class NodeView:
         return sum(block.size for block in self.blocks)
 
     def ready(self, now: datetime) -> str:
-        """`true`, `false`, or that nobody knows."""
+        """Whether its agent reports: `true`, `false`, or that it never did."""
         if self.status is None:
             return UNKNOWN
-        return "true" if self.status.in_sync and not self.status.is_stale(now) else "false"
+        return "true" if self.alive and not self.status.is_stale(now) else "false"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,9 @@ class Cluster:
     entries: Sequence[Entry]
     found: Sequence[object]
     statuses: Mapping[str, NodeStatus] = field(default_factory=dict)
+    """The last report of each node's agent."""
+    alive: frozenset[str] = frozenset()
+    """Nodes whose report has not vanished."""
     unreadable: Sequence[str] = ()
 
     def all_of(self, kind: type[T]) -> list[T]:
@@ -95,19 +101,30 @@ def read_cluster(entries: Sequence[Entry]) -> Cluster:
     """Read everything below /calico/, as it was at one moment."""
     found: list[object] = []
     statuses: dict[str, NodeStatus] = {}
+    alive: set[str] = set()
     unreadable = []
     for entry in entries:
-        name = keys.parse_node_status_key(entry.key)
-        if name is not None:
-            if (status := parse_status(entry.value)) is not None:
-                statuses[name] = status
+        if entry.key.startswith(keys.NODE_STATUS):
+            status = parse_status(entry.value)
+            present = keys.parse_node_status_key(entry.key)
+            name = present or keys.parse_last_status_key(entry.key)
+            if name is not None and status is not None:
+                earlier = statuses.get(name, status)
+                statuses[name] = max(status, earlier, key=lambda each: each.time)
+                alive |= {name} if present else set()
             continue
         try:
             found.append(codec.decode(entry.key, entry.value))
         except BadInput as error:
             if entry.key.startswith((keys.RESOURCES, keys.BLOCKS)):
                 unreadable.append(error.message)
-    return Cluster(entries=entries, found=found, statuses=statuses, unreadable=unreadable)
+    return Cluster(
+        entries=entries,
+        found=found,
+        statuses=statuses,
+        alive=frozenset(alive),
+        unreadable=unreadable,
+    )
 
 
 def view_nodes(cluster: Cluster) -> list[NodeView]:
@@ -128,6 +145,7 @@ def view_nodes(cluster: Cluster) -> list[NodeView]:
         NodeView(
             node=node,
             status=cluster.statuses.get(node.name),
+            alive=node.name in cluster.alive,
             as_number=as_number_of(node, settings_of(node.name, configurations)),
             routing=cluster.routing,
             blocks=tuple(sorted(blocks[node.name], key=lambda b: (b.cidr.version, b.cidr))),
@@ -148,7 +166,7 @@ def sessions_of(view: NodeView, cluster: Cluster) -> tuple[Sequence[BirdPeer], S
 
 def amiss(view: NodeView, cluster: Cluster, now: datetime) -> list[str]:
     """What is wrong with the node, one sentence each; the gravest first."""
-    found = list(_silence(view, now))
+    found = list(_silence(view, cluster, now))
     if view.node.address is None:
         found.append("it has no address: no route leads there")
     found += [str(fault) for fault in check_node_address(view.node, cluster.all_of(Node))]
@@ -162,13 +180,11 @@ def amiss(view: NodeView, cluster: Cluster, now: datetime) -> list[str]:
     return found
 
 
-def _silence(view: NodeView, now: datetime) -> Iterable[str]:
-    if view.status is None:
-        yield "its agent does not report: it never ran, or has been away for long"
-    elif view.status.is_stale(now):
-        yield f"its agent has been silent for {duration(now - view.status.time)}"
-    elif not view.status.in_sync:
-        yield "its agent has not brought the kernel in line with the datastore yet"
+def _silence(view: NodeView, cluster: Cluster, now: datetime) -> Iterable[str]:
+    if view.status is not None and view.ready(now) != "true":
+        yield f"its agent does not report: the last time was {duration(now - view.status.time)} ago"
+    elif view.status is None and cluster.statuses:  # elsewhere agents do (SQLite has no leases)
+        yield "its agent has never reported"
 
 
 def _allocation_problems(view: NodeView, entries: Sequence[Entry]) -> Iterable[str]:

@@ -160,11 +160,12 @@ def last_status_key(node: str) -> str:
 
 def parse_node_status_key(key: str) -> str | None:
     """Node of the report, or None (Felix writes more beside it)."""
-    match key.removeprefix(NODE_STATUS).split("/") if key.startswith(NODE_STATUS) else ():
-        case [node, "status"] if node:
-            return _unescape(node)
-        case _:
-            return None
+    return _node_of_report(key, "status")
+
+
+def parse_last_status_key(key: str) -> str | None:
+    """Node of the report that stays, or None."""
+    return _node_of_report(key, "last_reported_status")
 
 
 def parse_pool_key(key: str) -> str | None:
@@ -247,6 +248,14 @@ def parse_applied_key(key: str) -> str | None:
 def parse_objection_key(key: str) -> str | None:
     """Node of the objection, or None."""
     return _only_name(key, OBJECTIONS)
+
+
+def _node_of_report(key: str, kind: str) -> str | None:
+    match key.removeprefix(NODE_STATUS).split("/") if key.startswith(NODE_STATUS) else ():
+        case [node, last] if node and last == kind:
+            return _unescape(node)
+        case _:
+            return None
 
 
 def _escape(name: str) -> str:

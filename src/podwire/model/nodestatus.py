@@ -16,8 +16,6 @@ class NodeStatus:
     """When it was written (UTC)."""
     uptime_s: float
     """How long the agent had run by then."""
-    in_sync: bool
-    """Whether the kernel had been brought in line with the datastore once."""
 
     def is_stale(self, now: datetime) -> bool:
         """Whether the next reports are missing: the agent, or the way to the datastore, is gone."""
@@ -36,7 +34,6 @@ def parse_status(wire: object) -> NodeStatus | None:
             return NodeStatus(
                 time=time if time.tzinfo is not None else time.replace(tzinfo=UTC),
                 uptime_s=float(uptime) if isinstance(uptime, int | float) else 0.0,
-                in_sync=rest.get("first_update") is True,
             )
         case _:
             return None
