@@ -132,7 +132,8 @@ def test_the_chain_is_as_asked_and_what_is_there(host: Host) -> None:
     assert done.returncode == 0, done.stderr
     assert plugins() == ["podwire", "portmap", "bandwidth"]
     assert "05-other.conf comes before ours by name" in done.stderr
-    assert "note: rules drop what is forwarded unless a rule accepts it" in done.stderr
+    assert "note: forwarding what pods send and get: " in done.stderr
+    assert "iptables -I FORWARD -i cali+ -j ACCEPT" in done.stderr
     host.install("--chain", "none")
     assert plugins() == ["podwire"]
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(600)  # with --long a thousand examples each
+
 V3 = "projectcalico.org/v3"
 POOL = {
     "kind": "IPPool",

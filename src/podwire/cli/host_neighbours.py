@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from podwire.drivers.collect import collect_rules
 from podwire.drivers.felix import find_felix
 from podwire.drivers.rulesets import read_nft
 from podwire.errors import InUse, PodwireError
-from podwire.model.kernelstate import Read
+from podwire.model.kernelstate import NamespaceRef, Read
+from podwire.trace.forwarded import complaints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 OURS = "cali* tunl0 vxlan.calico"
 SAVES = tuple(
@@ -78,10 +81,6 @@ SIGNS = (
         " then firewall-cmd --reload",
     ),
 )
-FORWARD_DROP = (
-    "rules drop what is forwarded unless a rule accepts it ({who}), pods' packets too:"
-    " iptables -I {chain} -i cali+ -j ACCEPT; iptables -I {chain} -o cali+ -j ACCEPT"
-)
 
 
 def advice(etc: Path) -> Iterator[str]:
@@ -93,15 +92,18 @@ def advice(etc: Path) -> Iterator[str]:
         text = path.read_text(errors="replace") if path.is_file() else ""
         if sign.says in text and not (sign.settled and sign.settled in text):
             yield sign.advice
-    saved = {name: _saved(name) for name in SAVES if name.startswith("iptables")}
-    dropping = [name for name, text in saved.items() if ":FORWARD DROP" in text]
-    dropping += _nft_dropping() if not dropping else []
-    if dropping and not any("cali+" in text for text in saved.values()):
-        docker = any(":DOCKER-USER" in text for text in saved.values())
-        yield FORWARD_DROP.format(
-            who="Docker's policy of FORWARD is DROP" if docker else ", ".join(dropping),
-            chain="DOCKER-USER" if docker else "FORWARD",
-        )
+    with suppress(PodwireError):  # who may not look is told by the agent's status
+        yield from complaints(collect_rules(NamespaceRef(inode=0, name="this host")), _uplink())
+
+
+def _uplink() -> str:
+    """The device of the default route; any will do where there is none."""
+    with suppress(OSError):
+        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+            device, destination, *_ = line.split()
+            if destination == "00000000":
+                return device
+    return "eth0"
 
 
 def refuse_beside_calico() -> None:
@@ -134,16 +136,6 @@ def _saved(program: str) -> str:
         return ""
     done = subprocess.run([program], capture_output=True, text=True, check=False, errors="replace")
     return done.stdout
-
-
-def _nft_dropping() -> list[str]:
-    return [
-        f"chain {chain['name']} of table {chain['family']} {chain['table']}"
-        for chain in _nft_objects("chain")
-        if chain.get("hook") == "forward"
-        and chain.get("policy") == "drop"
-        and chain["table"] != "podwire"
-    ]
 
 
 def _nft_objects(kind: str) -> list[dict[str, object]]:
