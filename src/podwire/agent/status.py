@@ -87,13 +87,14 @@ def describe_mtus(picture: Picture) -> MTUs:
     live = {_title(size.host): size.host.mtu for size in picture.sizes()}
     if here is None:
         return MTUs(pod=picture.pod_mtu(), live_pods=live)
-    own, others = here.underlay.mtu, here.others_mtu
-    other = picture.place.narrowest_other
+    narrowest = picture.place.narrowest_other
+    if narrowest is not None and here.underlay.mtu <= here.others_mtu:
+        narrowest = here.node.name if here.underlay.mtu < here.others_mtu else None
     return MTUs(
         pod=picture.pod_mtu(),
-        underlay=own,
+        underlay=here.underlay.mtu,
         cluster=here.mtu,
-        narrowest=here.node.name if own < others and other else other if others < own else None,
+        narrowest=narrowest,
         live_pods=live,
     )
 
