@@ -37,6 +37,7 @@ ANY_USER = {
     "test_agent_etcd",
     "test_agent_firewall",
     "test_agent_health",
+    "test_agent_ipip",
     "test_agent_moves",
     "test_agent_mtu",
     "test_agent_outage",

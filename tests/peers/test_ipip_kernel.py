@@ -120,3 +120,12 @@ def test_every_fault_with_ipip(request: pytest.FixtureRequest) -> None:
     pass_on_scores(shown, request)
     assert " failed" not in shown
     assert " skipped" not in shown
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2 * LONG_SECONDS)
+def test_nodes_that_move_with_ipip_and_into_bonds() -> None:
+    files = "tests/kernel/test_agent_ipip.py tests/kernel/test_agent_moves.py"
+    shown = under_ipip_kernel(pytest_there(f"-k 'ipip or bond' {files}"), LONG_SECONDS)
+    assert " 5 passed" in shown
+    assert " skipped" not in shown
