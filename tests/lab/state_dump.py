@@ -18,7 +18,7 @@ ip -6 route show table all
 ip rule show
 ip -4 neigh show nud permanent
 bridge fdb show state permanent
-nft list ruleset
+nft -s list ruleset
 sysctl -a -r ^net.ipv4.(conf|neigh|icmp|ip_forward)
 sysctl -a -r ^net.ipv6.conf
 """
