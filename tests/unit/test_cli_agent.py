@@ -8,7 +8,13 @@ import pytest
 
 from podwire.cli.agent import mtu_lines
 
-ALIKE: dict[str, Any] = {"pod": 1450, "underlay": 1500, "cluster": 1500, "narrowest": None, "livePods": {}}
+ALIKE: dict[str, Any] = {
+    "pod": 1450,
+    "underlay": 1500,
+    "cluster": 1500,
+    "narrowest": None,
+    "livePods": {},
+}
 NARROW = {**ALIKE, "pod": 1350, "cluster": 1400, "narrowest": "vms105"}
 
 
