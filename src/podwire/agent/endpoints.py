@@ -6,6 +6,7 @@ datastore says about this node's endpoints, as far as the kernel has been found 
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 NETWORK_ANNOTATION = "podwire.io/network"
 """Annotation of a WorkloadEndpoint that keeps the CNI network's name: DEL and GC ask for it."""
-
-
 MTU_ANNOTATION = "podwire.io/mtu"
 """Annotation of a WorkloadEndpoint whose network asks for an MTU of its own."""
 
@@ -47,7 +46,7 @@ def key_of(endpoint: WorkloadEndpoint) -> AttachmentKey | None:
 def own_mtu(endpoint: WorkloadEndpoint) -> int | None:
     """The MTU its network asked for; None for one that goes with the node's encapsulation."""
     text = endpoint.metadata.annotations.get(MTU_ANNOTATION, "")
-    return int(text) if text.isascii() and text.isdecimal() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else None
 
 
 def _nobody() -> None:
