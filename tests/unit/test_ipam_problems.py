@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from podwire.drivers.clock import SystemClock
+from podwire.drivers.store.jsontext import Opaque
 from podwire.ipam.check import check
 from podwire.ipam.problem import REPAIR, Trouble
 from podwire.ipam.request import AssignRequest
@@ -351,6 +352,17 @@ def test_a_block_beyond_mending_is_left_alone(store: Store, file: Path) -> None:
     (found, *_) = check(store.list("/").entries, SystemClock().now()).problems
     by_hand = [each for each in (found, *_) if each.trouble is Trouble.BROKEN_BLOCK]
     assert [each.repairable for each in by_hand] == [False]
+
+
+def test_values_that_are_no_json_objects_harm_only_themselves(store: Store, file: Path) -> None:
+    key = block_of(store, pod(store, "x"))
+    for each in (key, keys.objection_key("far"), keys.handle_key("net.y")):
+        store.delete(each)
+        store.create(each, Opaque(each, "junk"))
+    assert [kind for kind, _ in problems(store)] == ["invalidBlock", "unreadable"]
+    assert "fix: set datastoreReady: false" in run(file, "ipam", "check").stdout
+    done = run(file, "ipam", "release", "--node", "far")
+    assert "the agent of far runs" in str(done.exception)
 
 
 def test_while_an_endpoint_cannot_be_read_nothing_is_called_a_leak(store: Store) -> None:

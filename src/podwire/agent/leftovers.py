@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from podwire.errors import AlreadyExists, InUse, PodwireError
-from podwire.ipam.leftovers import Farewell, Rota, drop_handle, survey
+from podwire.ipam.leftovers import Farewell, Rota, drop_handle, objectors, survey
 from podwire.model import keys
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Leftovers:
         world = self._world
         objection = world.store.get(keys.objection_key(node))
         if objection is not None:
-            self.objected = {**self.objected, node: int(objection.value.get("pods") or 0)}
+            self.objected = {**self.objected, node: objectors(objection)}
             return
         blocks = (*self._mirror.lent_to(node), *self._users.get(node, ()))
         cleared = Farewell(world.store, node, world.clock, self._dice).clear(blocks)

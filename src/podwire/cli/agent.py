@@ -160,7 +160,8 @@ def leak_lines(leaks: dict[str, Any]) -> list[str]:
             f" (released in {rest:.0f} s): {'; '.join(each['proof'])}"
         )
     for node, lost in leaks["lostNodes"].items():
-        objection = f"; its agent still has {lost['pods']} pods" if lost["pods"] else ""
+        objects = lost["pods"] is not None
+        objection = f"; its agent still has {lost['pods']} pods" if objects else ""
         lines.append(f"deleted node {node} left blocks, for {lost['for']:.0f} s{objection}")
     return lines
 

@@ -11,7 +11,7 @@ from podwire.cli.context import datastore_option, open_datastore
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.errors import BadInput, InUse, NotFound
 from podwire.ipam.check import check
-from podwire.ipam.leftovers import Farewell
+from podwire.ipam.leftovers import Farewell, objectors
 from podwire.ipam.problem import REPAIR, Trouble
 from podwire.ipam.records import Records
 from podwire.ipam.repair import Repairs
@@ -184,7 +184,7 @@ def _release_node(store: Store, node: str, *, force: bool) -> None:
     there = store.get(objection)
     if there is not None and not force:
         raise InUse(
-            f"the agent of {node} runs, with {there.value.get('pods')} of its pods",
+            f"the agent of {node} runs, with {objectors(there)} of its pods",
             fix="delete them, or --force if that machine is no more",
         )
     endpoints = store.list(keys.ENDPOINTS).entries

@@ -202,13 +202,14 @@ def _lost_nodes(world: World) -> Iterator[Problem]:
         ]
         what = ", ".join(parts) or "an affinity"
         objection = world.objections.get(node)
-        alive = f"; its agent runs, with {objection} of its pods" if objection else ""
+        objects = objection is not None
+        alive = f"; its agent runs, with {objection} of its pods" if objects else ""
         yield Problem(
             trouble=Trouble.LOST_NODE,
             subject=node,
             sentence=f"there is no Node {node}, and it has {what}{alive}",
             fix="delete its pods, or start its agent again to register it anew"
-            if objection
+            if objects
             else f"podwire ipam release --node {node}",
             node=node,
         )

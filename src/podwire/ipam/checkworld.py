@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from podwire.errors import BadInput
 from podwire.ipam.allocation import live
-from podwire.ipam.leftovers import belongs_to
+from podwire.ipam.leftovers import belongs_to, objectors
 from podwire.ipam.problem import REPAIR, Problem, Trouble, User
 from podwire.ipam.soundness import faults, lost_owners, mended
 from podwire.model import codec, keys
@@ -91,7 +91,7 @@ class World:
         if key.startswith(keys.OBJECTIONS):
             node = keys.parse_objection_key(key)
             if node is not None:
-                self.objections[node] = int(entry.value.get("pods") or 0)
+                self.objections[node] = objectors(entry)
             return
         if key.startswith(keys.AFFINITIES) and keys.parse_affinity_key(key) is None:
             return  # the bare marker of a host
@@ -156,7 +156,7 @@ def broken_block(
     """
     cidr = keys.parse_block_key(entry.key)
     size = 0 if cidr is None else cidr.num_addresses
-    wire: Wire = entry.value if isinstance(entry.value, dict) else {}
+    wire: Wire = dict(entry.value)  # what is no JSON object has no fields, and does not say so
     said = "; ".join(faults(wire, size, now)) or error.message
     lost = [] if cidr is None else [address_at(cidr, o) for o in lost_owners(wire) if o < size]
     mendable = cidr is not None and (now is None or _can_be_mended(entry.key, wire, size, now))

@@ -62,6 +62,12 @@ def belongs_to(allocation: Allocation, node: str) -> bool:
     return tunnel or is_pod_of(allocation, node)
 
 
+def objectors(objection: Entry) -> int:
+    """How many pods an objection speaks for; 0 when it does not say, which does not undo it."""
+    pods = dict(objection.value).get("pods")
+    return pods if isinstance(pods, int) else 0
+
+
 # --- handles --------------------------------------------------------------------------------------
 
 
