@@ -3,10 +3,10 @@
 A cable drops what is longer than the MTU of the end that receives (is_skb_forwardable in
 net/core/dev.c), and the ends cannot be changed in one stroke. So for that moment the route into the
 pod keeps to the smaller of both sizes: what is longer is cut, or its sender told, before it reaches
-the cable. What the pod itself sends is no longer than its own end allows, which the host's end
-takes in every order below.
+the cable. What the pod itself sends is no longer than its own end allows, and the host's end is
+never smaller than that one.
 
-The host's end is changed last of the two: while it differs, the work is not done.
+The host's end gets its size last of all: while it has another, the work is not done, whoever died.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +25,7 @@ from podwire.drivers.netlink.requests import replace_route, set_link
 from podwire.drivers.netlink.session import Session
 from podwire.errors import KernelError, LinkNotReady, NotThere, PodwireError
 from podwire.model.endpoint import parse_link_alias
+from podwire.model.link import LARGEST_MTU
 from podwire.model.route import PROTOCOL_PODWIRE
 
 if TYPE_CHECKING:
@@ -149,12 +151,32 @@ def resize(size: Size, host: Session, door: int | None) -> bool:
     with Session.open(door) as pod:
         host.run(*(replace_route(route) for route in bounds if _is_standing(host, route)))
         try:
-            pod.run(set_link(link.peer_index, mtu=size.mtu))
-            host.run(set_link(link.index, mtu=size.mtu))
+            for end, mtu in strokes(link.mtu, size.mtu):
+                if end is End.HOST:
+                    host.run(set_link(link.index, mtu=mtu))
+                else:
+                    pod.run(set_link(link.peer_index, mtu=mtu))
         finally:
             host.run(*(replace_route(route) for route in size.routes if _is_standing(host, route)))
     log.info("pod's MTU changed", interface=link.name, before=link.mtu, now=size.mtu)
     return True
+
+
+class End(Enum):
+    """One end of a cable."""
+
+    HOST = "host"
+    POD = "pod"
+
+
+def strokes(before: int, wanted: int) -> tuple[tuple[End, int], ...]:
+    """In which steps a cable goes from one MTU to another.
+
+    A cable that grows has one byte too many at the host's end in between: that tells it from one
+    that is done.
+    """
+    last = ((End.POD, wanted), (End.HOST, wanted))
+    return last if wanted < before else ((End.HOST, min(wanted + 1, LARGEST_MTU)), *last)
 
 
 def _is_standing(host: Session, route: Route) -> bool:
