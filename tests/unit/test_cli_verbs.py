@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from podwire import __version__
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.ipam.request import AssignRequest
 from podwire.ipam.service import IPAM
@@ -261,3 +262,17 @@ def test_deleting_goes_on_behind_what_is_refused(busy: CommandLine) -> None:
     assert "IPPool pods is in use: 1 address" in said.err
     assert "IPPool nothing does not exist" in said.err
     assert said.out == "Successfully deleted 1 'IPPool' resource(s)\n"
+
+
+def test_a_command_that_is_misspelt_is_told_the_nearest(podwire: CommandLine) -> None:
+    assert "No such command 'gett'. Did you mean 'get'?" in podwire("gett").err
+    assert "Did you mean 'show'?" in podwire("node", "shwo").err
+    assert podwire("xyzzy").err.rstrip().endswith("No such command 'xyzzy'.")
+
+
+def test_the_version_is_shown_with_the_cluster_s(podwire: CommandLine) -> None:
+    assert podwire.done("version", "--client").out == f"Client Version:    {__version__}\n"
+    podwire.done("apply", "-f", "-", text=pool())
+    lines = podwire.done("version").out.splitlines()
+    assert lines[1].startswith("Cluster Version:")
+    assert lines[-1] == "Cluster Routing:   agent"

@@ -8,6 +8,8 @@ from typing import ClassVar
 import click
 from click.shell_completion import CompletionItem
 
+from podwire.model.nearest import nearest
+
 
 class LazyGroup(click.Group):
     """A group whose sub-commands stand in a table; shown in the table's order."""
@@ -29,6 +31,15 @@ class LazyGroup(click.Group):
         command = getattr(module, cmd_name.replace("-", "_") + self.suffix)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As any group does it, with the nearest name where there is no such command."""
+        if not ctx.resilient_parsing and args[0] not in self.table and args[0].isidentifier():
+            near = nearest(args[0], self.table)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """Commands out of the table, importing none of them; and the group's options."""

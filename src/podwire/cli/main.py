@@ -38,6 +38,7 @@ COMMANDS = {
     "replace": ("podwire.cli.editing", "Replace resources from a file."),
     "trace": ("podwire.cli.trace", "The way of a packet from one pod to another."),
     "validate": ("podwire.cli.editing", "Check resource files without a datastore."),
+    "version": ("podwire.cli.version", "This program's version, and the cluster's."),
     "veth": ("podwire.cli.veth", "The veth pairs of this host, both ends."),
 }
 """Name → module that holds a click command of the same name (dashes as underscores), and help."""
