@@ -161,7 +161,10 @@ def test_an_output_that_fails_ends_in_words(podwire: CommandLine) -> None:
 
 
 def test_an_interrupt_is_no_fault(podwire: CommandLine) -> None:
-    command = [sys.executable, "-m", "podwire", "apply", "-f", "-"]
+    # Whoever is started in the background by a shell inherits that interrupts are ignored.
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"import signal; {heed}; from podwire.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "apply", "-f", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as running:  # type: ignore[call-overload]  # pipes
         assert running.stdin is not None
