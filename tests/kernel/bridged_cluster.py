@@ -22,6 +22,7 @@ from podwire.model.config import DatastoreConfig
 from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
 from tests.fakes.etcd_server import PROGRAMS, WHEEL, EtcdServer
+from tests.fakes.http_client import get, parse
 from tests.kernel.agent_cluster import AgentNode, run, until
 
 if TYPE_CHECKING:
@@ -105,9 +106,11 @@ class BridgedCluster:
         run(str(WHEEL / "etcdctl"), f"--endpoints={URL}", *files, key, *words)
 
     def close(self) -> None:
-        for node in self.nodes:
-            if node.process is not None and node.process.poll() is None:
-                node.end()
+        running = [node.process for node in self.nodes if node.process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(START_S)
         self.store.close()
         self.server.kill()
 
@@ -170,6 +173,11 @@ class BridgedCluster:
         """Of all agents, for an assertion that fails."""
         shown: dict[str, Any] = {node.name: node.status() for node in self.nodes}
         return json.dumps(shown)
+
+    def metrics(self, name: str) -> list[float]:
+        """One without labels, of every agent."""
+        pages = (get(node.health, "/metrics").text for node in self.nodes)
+        return [parse(page)[name, frozenset()] for page in pages]
 
     def spooled(self) -> list[Path]:
         """DELs that wait, on any node."""

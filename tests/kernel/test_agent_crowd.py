@@ -22,7 +22,6 @@ from podwire.model.pool import IPPool
 from podwire.model.resource import Metadata
 from tests.fakes.awaiting import wait_until
 from tests.fakes.cni_programs import PYTHON, c_program
-from tests.kernel.agent_cluster import until
 from tests.kernel.bridged_cluster import bridged_cluster
 
 if TYPE_CHECKING:
@@ -139,9 +138,9 @@ def test_agents_killed_at_random_leak_and_double_nothing(cluster: BridgedCluster
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_two_thousand_pods_while_agents_are_killed(tmp_path: Path) -> None:
-    with bridged_cluster(tmp_path, [pool("10.244.0.0/21")], NODES) as made:
+    with bridged_cluster(tmp_path, [pool("10.244.0.0/20")], NODES) as made:
         made.start()
-        crowd(made, each=180, kills=30)
+        crowd(made, each=200, kills=30)
 
 
 def crowd(cluster: BridgedCluster, *, each: int, kills: int) -> None:
@@ -164,7 +163,7 @@ def crowd(cluster: BridgedCluster, *, each: int, kills: int) -> None:
         finally:
             failed.set()
     cluster.wait_recovered()
-    until("what was half-made is taken back", lambda: len(cluster.handles()) == each * NODES)
+    wait_until(lambda: len(cluster.handles()) == each * NODES)  # half-made ones are taken back
     agrees(cluster, kubelets)
 
 

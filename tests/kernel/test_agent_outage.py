@@ -26,6 +26,7 @@ from podwire.model.pool import IPPool
 from podwire.model.resource import Metadata
 from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_server import EtcdServer
+from tests.fakes.http_client import get
 from tests.kernel.agent_cluster import PodOnNode, run, until
 from tests.kernel.bridged_cluster import bridged_cluster
 
@@ -132,12 +133,14 @@ def test_whatever_happens_to_etcd_pods_go_on_and_everybody_is_told(
             assert going.address not in one.routes()
             assert len(cluster.spooled()) == 1
             until(f"{begin} is said", lambda: says(one, "datastore etcd"))
+            assert get(one.health, "/readyz").status == 503
             end()
             cluster.wait_recovered()
             assert len(cluster.handles()) == 2, begin
             assert new.call("ADD")["exit"] == 0
             assert new.call("DEL")["exit"] == 0
     assert cluster.endpoints() == {"here": here.address, "there": there.address}
+    assert cluster.metrics("podwire_datastore_relists_total") == [0, 0]
 
 
 def test_an_agent_that_starts_while_etcd_hangs_keeps_what_is_there(

@@ -204,4 +204,6 @@ def test_an_etcd_killed_in_the_middle_of_changes(cluster: BridgedCluster, boxes:
             cluster.wait_recovered()
             agrees(cluster, boxes)
         all_reach_all(boxes)
+    assert all(losses > 0 for losses in cluster.metrics("podwire_datastore_watch_losses_total"))
+    assert cluster.metrics("podwire_datastore_relists_total") == [0, 0]
     assert all("etcd" in words for words in refused), refused
