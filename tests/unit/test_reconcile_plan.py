@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import count
+from random import Random
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +16,9 @@ from podwire.errors import LinkNotReady
 from podwire.reconcile.backoff import LONGEST_DELAY_S, Failures, delay_s
 from podwire.reconcile.delta import DeltaTracker
 from podwire.reconcile.plan import Plan, plan
+
+if TYPE_CHECKING:
+    from podwire.reconcile.backoff import Draw
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,24 @@ def loaded_dice(low: float, high: float) -> float:
 def test_delays_grow_up_to_the_longest(attempt: int) -> None:
     first, second = delay_s(attempt, loaded_dice), delay_s(attempt + 1, loaded_dice)
     assert 0 < first <= second <= LONGEST_DELAY_S
+
+
+def comes_back(outage_s: float, draw: Draw) -> float:
+    """Seconds after the end of an outage at which one who tries again and again gets through."""
+    now = 0.0
+    for attempt in count(1):
+        now += delay_s(attempt, draw)
+        if now >= outage_s:
+            break
+    return now - outage_s
+
+
+@pytest.mark.parametrize(("outage_s", "most"), [(5, 70), (30, 30), (300, 30)])
+def test_a_thousand_that_failed_together_come_back_apart(outage_s: float, most: int) -> None:
+    draw = Random(outage_s).uniform
+    back = Counter(int(comes_back(outage_s, draw) * 10) for _ in range(1000))
+    assert max(back.values()) <= most  # in a tenth of a second
+    assert max(back) <= LONGEST_DELAY_S * 10
 
 
 def test_one_failing_object_waits_alone() -> None:
