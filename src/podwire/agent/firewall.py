@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock
     from podwire.desired.nfttables import Table
     from podwire.model.endpoint import AttachmentKey, WorkloadEndpoint
+    from podwire.model.node import Node
     from podwire.model.snapshot import Snapshot
 
 RETRY_S = 10.0
 """How soon a refused write is tried again."""
+FORMER_S = 30.0
+"""How long a node that moves may go on sending from the address it had: not all hear at once."""
 PAUSE_S = 0.2
 """Between two writes of one table, however fast another program undoes them."""
 GUARDS = {
@@ -46,6 +49,8 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class _NodeName:
     name: str
+    former: bool = False
+    """Who wants the addresses that the node had a moment ago."""
 
 
 class FirewallKeeper:
@@ -60,6 +65,8 @@ class FirewallKeeper:
         self._wanted: Firewall | None = None
         self._elements = Elements()
         self._local: Mapping[AttachmentKey, LocalEndpoint] = {}
+        self._former: dict[str, float] = {}
+        """Node that moved → until when its former addresses count."""
         self._unsure = set(GUARDS)
         """Families whose table is to be compared with the wanted one."""
         self._told: dict[str, tuple[Table, Table]] = {}
@@ -128,13 +135,31 @@ class FirewallKeeper:
                     self._local = {}
                 self._wanted = wanted
             for name in moved:
-                node = snapshot.nodes.get(name)
-                self._elements.put(_NodeName(name), frozenset() if node is None else of_node(node))
+                self._take_node(name, snapshot.nodes.get(name))
+            self._forget_former()
             # Asked under the lock: whoever is admitted after this is in what comes next.
             self._take_endpoints(endpoints(), wanted)
             if self._door is not None:
                 self._compare(self._door, wanted)
                 self._change(self._door)
+
+    def _take_node(self, name: str, node: Node | None) -> None:
+        owner, former = _NodeName(name), _NodeName(name, former=True)
+        now = frozenset() if node is None else of_node(node)
+        gone = self._elements.of(owner) - now
+        self._elements.put(owner, now)
+        if node is None:
+            self._elements.put(former)
+            self._former.pop(name, None)
+        elif gone:
+            self._elements.put(former, self._elements.of(former) | gone)
+            self._former[name] = self._clock.monotonic() + FORMER_S
+
+    def _forget_former(self) -> None:
+        now = self._clock.monotonic()
+        for name in [name for name, until in self._former.items() if until <= now]:
+            del self._former[name]
+            self._elements.put(_NodeName(name, former=True))
 
     def _take_endpoints(
         self, local: Mapping[AttachmentKey, LocalEndpoint], wanted: Firewall
@@ -246,9 +271,10 @@ class FirewallKeeper:
         )
 
     def next_wait_s(self) -> float | None:
-        """Seconds until a table is tried again; None when none waits."""
+        """Seconds until a table is tried again, or a former address goes; None when none waits."""
         now = self._clock.monotonic()
         waits = [self._not_before.get(each, now) - now for each in self._unsure]
+        waits += [until - now for until in self._former.values()]
         return min((wait for wait in waits if wait > 0), default=None)
 
     def counters(self) -> dict[str, dict[str, int]]:

@@ -24,9 +24,9 @@ class Elements:
         self._owners: Counter[Element] = Counter()
         self._doubtful: set[Element] = set()
 
-    def owners(self) -> tuple[Hashable, ...]:
-        """Everybody who wants any."""
-        return tuple(self._of)
+    def of(self, owner: Hashable) -> frozenset[Element]:
+        """What one owner wants."""
+        return self._of.get(owner, frozenset())
 
     def put(self, owner: Hashable, elements: frozenset[Element] = frozenset()) -> None:
         """This is what the owner wants from now on."""
