@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock
     from podwire.drivers.netlink.request import Request
     from podwire.drivers.netlink.session import Session
+    from podwire.model.addressing import IPAddress
     from podwire.model.link import Link
     from podwire.reconcile.backoff import Failures
 
@@ -47,6 +48,9 @@ WRITE_GRACE_S = 0.2
 at work writes it itself, and two writers of one route would only get in each other's way."""
 LINKS = "links"
 """What devices are counted under: they are no table."""
+
+MOVE_GRACE_S = 0.3
+"""How long the tunnel stays on an address that is still there: others must hear of the new one."""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,8 @@ class Applier:
         self._failures = failures
         self._waiting: dict[Key, float] = {}
         """Since when something about a pod's interface is out of order."""
+        self._moving: tuple[IPAddress | None, float] | None = None
+        """The address that vxlan.calico is to leave, and when."""
         self.counters = Counters()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """The same by table (or `links`) and outcome: written, repaired, deleted, refused."""
@@ -99,9 +105,25 @@ class Applier:
             step = decide_link(by_name.get(name), self._kernel.links.get(name))
             if step is LinkStep.NOTHING:
                 self._failures.succeeded(name)
+            elif step is LinkStep.MOVE and self._is_early(name):
+                continue
             elif self._failures.may_try(name, self._clock.monotonic()):
                 changed |= self._link(name, step, by_name.get(name))
         return changed
+
+    def _is_early(self, name: str) -> bool:
+        """Whether others may not have heard of our new address yet, and the old one still serves.
+
+        They take a tunnel's packets only from addresses that they know to be a node's.
+        """
+        link = self._kernel.links[name]
+        local = None if link.vxlan is None else link.vxlan.local
+        if all(each.interface.ip != local for each in self._kernel.addresses.values()):
+            return False
+        now = self._clock.monotonic()
+        if self._moving is None or self._moving[0] != local:
+            self._moving = (local, now + MOVE_GRACE_S)
+        return now < self._moving[1]
 
     def _link(self, name: str, step: LinkStep, wanted: TunnelLink | None) -> bool:
         try:
@@ -183,6 +205,8 @@ class Applier:
         retry = self._failures.next_try()
         if retry is not None:
             moments.append(retry)
+        if self._moving is not None and self._moving[1] > now:
+            moments.append(self._moving[1])
         return max(0.0, min(moments) - now) if moments else None
 
     def settle(self) -> None:

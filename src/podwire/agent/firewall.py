@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 RETRY_S = 10.0
 """How soon a refused write is tried again."""
+RETRY_UNSUPPORTED_S = 600.0
+"""The same where program or kernel lacks what is needed: that rarely comes while we run."""
 FORMER_S = 30.0
 """How long a node that moves may go on sending from the address it had: not all hear at once."""
 PAUSE_S = 0.2
@@ -232,7 +234,8 @@ class FirewallKeeper:
         if family not in self._problems:
             log.warning("firewall not written", family=family, error=error.message)
         self._problems[family] = error
-        self._not_before[family] = self._clock.monotonic() + RETRY_S
+        wait_s = RETRY_UNSUPPORTED_S if isinstance(error, Unsupported) else RETRY_S
+        self._not_before[family] = self._clock.monotonic() + wait_s
 
     def admit(self, endpoint: WorkloadEndpoint) -> None:
         """Put the elements of a pod in before it can send; from any thread, and never refused.
