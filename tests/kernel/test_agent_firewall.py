@@ -14,7 +14,7 @@ import pytest
 from podwire.desired.nfttables import parse
 from podwire.model import codec, keys
 from podwire.model.node import Node
-from podwire.model.pool import Mode
+from podwire.model.pool import IPPool, Mode
 from podwire.model.resource import Metadata
 from tests.fakes.http_client import scrape
 from tests.kernel.agent_cluster import AgentNode, Cluster, PodOnNode, clusters, run, until
@@ -48,6 +48,17 @@ family = socket.AF_INET6 if ":" in address else socket.AF_INET
 door = socket.socket(family, socket.SOCK_DGRAM)
 door.bind((source, 0))
 door.sendto(b"x", socket.getaddrinfo(address, {port}, family)[0][4])
+"""
+SEND_IPIP = """
+import socket
+door = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+outer, inner = (
+    bytes.fromhex(f"4500{{size:04x}}000000004004" if outer else f"4500{{size:04x}}0000000040fd")
+    + bytes(2) + socket.inet_aton(source) + socket.inet_aton(target)
+    for outer, size, source, target in
+    ((True, 40, "{source}", "{address}"), (False, 20, "10.244.0.1", "10.244.0.2"))
+)
+door.sendto(outer + inner, ("{address}", 0))
 """
 HEAR = """
 import socket
@@ -106,6 +117,10 @@ def end(*processes: subprocess.Popen[str]) -> None:
 
 def send(netns: str, address: str, source: str = "", port: int = 4789) -> None:
     python(netns, SEND.format(address=address, source=source, port=port))
+
+
+def send_ipip(netns: str, address: str, source: str) -> None:
+    python(netns, SEND_IPIP.format(address=address, source=source))
 
 
 def say_arp(pod: PodOnNode, sender: str, mac: str = "") -> None:
@@ -262,6 +277,26 @@ def test_tunnels_take_packets_from_nodes_alone(cluster: Cluster) -> None:
     send(here.name, there.address)  # what pods say to each other is theirs
     assert ear.communicate()[0] == f"{here.address}\n"
     assert packets(one, "podIntoTunnel") == 2
+
+
+def test_ipip_is_taken_from_nodes_alone(cluster: Cluster) -> None:
+    one, two = cluster.start()
+    here = PodOnNode(one, "pod-1").add()
+    send_ipip(one.netns, "10.0.0.2", STRANGER)
+    ipip = IPPool(
+        metadata=Metadata(name="ipip"), cidr=ip_network("10.250.0.0/16"), ipip_mode=Mode.ALWAYS
+    )
+    cluster.store.create(codec.key_of(ipip), codec.encode(ipip))
+    # Whether this kernel has the module or not: the door is shut before the tunnel is made.
+    until("the door", lambda: "ipip" in rules(two)[0].blocks["chain prerouting"])
+    assert packets(two, "strangerIntoIPIP") == 0
+    send_ipip(one.netns, "10.0.0.2", STRANGER)
+    counted(two, "strangerIntoIPIP", 1)
+    send_ipip(one.netns, "10.0.0.2", "10.0.0.1")
+    send_ipip(here.name, "10.0.0.2", here.address)
+    counted(one, "podIntoTunnel", 1)
+    send_ipip(one.netns, "10.0.0.2", STRANGER)
+    counted(two, "strangerIntoIPIP", 2)
 
 
 def test_a_restart_writes_nothing(cluster: Cluster) -> None:
