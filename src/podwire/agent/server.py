@@ -47,6 +47,9 @@ REQUEST_TIMEOUT_S = 5.0
 """A caller that does not send its whole request in this time is dropped."""
 CONFIRM_TIMEOUT_S = 20.0
 """A plugin that does not take its answer in this time is treated as gone."""
+PAUSE_MS = 100
+"""After a caller that could not be accepted: without a descriptor left the next one cannot be
+either, and stays waiting."""
 _CREDENTIALS = struct.Struct("3i")
 _POLLRDHUP = 0x2000
 
@@ -99,9 +102,10 @@ class CNIServer:
 
     def _accept_all(self) -> None:
         assert self._listener is not None
-        waiting = select.poll()
+        waiting, end = select.poll(), select.poll()
         waiting.register(self._listener, select.POLLIN)
-        waiting.register(self._wake, select.POLLIN)
+        for each in (waiting, end):
+            each.register(self._wake, select.POLLIN)
         while True:
             if any(descriptor == self._wake for descriptor, _ in waiting.poll()):
                 return
@@ -111,6 +115,7 @@ class CNIServer:
             except OSError as error:
                 # One caller that vanished, or no descriptor left: the next one may fare better.
                 log.warning("call not accepted", reason=str(error))
+                end.poll(PAUSE_MS)
 
     def _admit(self, caller: socket.socket) -> None:
         _, uid, _ = _CREDENTIALS.unpack(

@@ -110,7 +110,10 @@ class EtcdStore:
             Unsupported: there are more writes than etcd takes in one transaction.
         """
         if len(writes) > MOST_WRITES:
-            raise Unsupported(f"{len(writes)} writes at once: etcd takes at most {MOST_WRITES}")
+            raise Unsupported(
+                f"{len(writes)} writes at once: etcd takes at most {MOST_WRITES}",
+                fix=f"write at most {MOST_WRITES} objects at once",
+            )
         answer, repeated = self._client.ask(TXN, transaction(writes))
         if answer.succeeded:
             revision = str(answer.header.revision)
