@@ -314,8 +314,8 @@ def test_the_filter_may_come_in_the_same_file(shell: Shell) -> None:
     )
     shell.apply(peer("  peerIP: 10.0.0.9\n  asNumber: 1\n  filters: [f]\n") + filters)
     assert shell.run("get", "bgpfilter", "-o", "wide").split() == [
-        *("NAME", "IMPORT", "EXPORT"),
-        *("f", "0", "1"),
+        *("NAME", "NUMEXPORTV4", "NUMIMPORTV4", "NUMEXPORTV6", "NUMIMPORTV6"),
+        *("f", "1", "0", "0", "0"),
     ]
 
 
