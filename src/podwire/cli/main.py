@@ -86,6 +86,19 @@ def main() -> NoReturn:
         # What could not be printed stays unprinted: Python would complain of it once more.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    end(code)
+
+
+def end(code: int) -> NoReturn:
+    """End the process; one that spoke gRPC ends without Python's own farewell.
+
+    In that farewell daemon threads stop wherever they are. gRPC's may hold the lock of a stream
+    then, for which the stream's destructor waits, for ever.
+    """
+    if "grpc" in sys.modules:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
