@@ -109,10 +109,14 @@ class BridgedCluster:
         running = [node.process for node in self.nodes if node.process is not None]
         for process in running:
             process.terminate()
-        for process in running:
-            process.wait(START_S)
-        self.store.close()
-        self.server.kill()
+        try:
+            for process in running:
+                process.wait(START_S)
+        finally:
+            for process in running:
+                process.kill()  # one that would not end fails the test, and does not outlive it
+            self.store.close()
+            self.server.kill()
 
     # --- what the datastore says ----------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +24,7 @@ from tests.kernel.agent_cluster import Make, PodOnNode, clusters, run, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.fakes.http_client import Got
     from tests.kernel.agent_cluster import AgentNode
 
 DURATION = "podwire_cni_request_duration_seconds"
@@ -41,13 +42,19 @@ def calls(node: AgentNode, verb: str, code: str = "0") -> float:
 
 
 def readyz(node: AgentNode) -> int:
-    """The status; what else speaks of readiness says the same."""
-    page, told = get(node.health, "/readyz"), node.ask("status")
+    """The status; what else speaks of readiness says the same, as long as nothing changes."""
+
+    def look() -> tuple[Got, dict[str, Any], float] | None:
+        page, told = get(node.health, "/readyz"), node.ask("status")
+        metric = scrape(node.health).value("podwire_node_ready")
+        return (page, told, metric) if get(node.health, "/readyz") == page else None
+
+    page, told, metric = until("two looks that agree", look)
     assert told["ready"] == (page.status == 200), (page, told)
     assert bool(told["reasons"]) == (page.status != 200)
     assert all(reason in page.text for reason in told["reasons"])
-    assert scrape(node.health).value("podwire_node_ready") == told["ready"]
-    return page.status
+    assert metric == told["ready"]
+    return int(page.status)
 
 
 def test_what_happens_on_a_node_is_counted(make_cluster: Make) -> None:
