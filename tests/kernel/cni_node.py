@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -35,7 +36,7 @@ from podwire.model.resource import Metadata
 from tests.fakes.cni_programs import PYTHON, c_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from podwire.model.link import Link
 
@@ -305,6 +306,22 @@ def make_uplink() -> None:
         ip("link", "set", device, "up")
     ip("route", "add", "default", "via", "192.0.2.254")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+@contextmanager
+def running_node(folder: Path, pods: int = 3, *, block_size: int = 26) -> Iterator[CNINode]:
+    """A node with an uplink, a pool, a served socket and pods c1, c2, … that wait for an ADD."""
+    node = CNINode(folder)
+    node.add_pool(block_size=block_size)
+    node.add_node()
+    make_uplink()
+    for number in range(1, pods + 1):
+        make_pod(f"c{number}")
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
 
 
 def look_for_leaks(node: CNINode) -> None:

@@ -15,7 +15,14 @@ from podwire.drivers.netlink.session import Session
 from podwire.errors import KernelError
 from podwire.model import codec, keys
 from podwire.model.cnidemand import POD_ANNOTATIONS
-from tests.kernel.cni_node import CNINode, inside, links_inside, make_pod, make_uplink, of, pings
+from tests.kernel.cni_node import (
+    CNINode,
+    inside,
+    links_inside,
+    of,
+    pings,
+    running_node,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,15 +35,8 @@ FIXED = "10.244.7.9"
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[CNINode]:
-    made = CNINode(tmp_path)
-    made.add_pool()
-    made.add_node()
-    make_uplink()
-    for name in ("c1", "c2", "c3"):
-        make_pod(name)
-    made.start()
-    yield made
-    made.stop()
+    with running_node(tmp_path) as made:
+        yield made
 
 
 def add(

@@ -17,9 +17,9 @@ from tests.kernel.cni_node import (
     ip,
     links_inside,
     make_pod,
-    make_uplink,
     of,
     pings,
+    running_node,
     wait_for,
 )
 
@@ -31,15 +31,8 @@ STORY = "demo-deployment-6cbdbd86d5-nm467"
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[CNINode]:
-    made = CNINode(tmp_path)
-    made.add_pool()
-    made.add_node()
-    make_uplink()
-    for name in ("c1", "c2"):
-        make_pod(name)
-    made.start()
-    yield made
-    made.stop()
+    with running_node(tmp_path, pods=2) as made:
+        yield made
 
 
 def setting(name: str) -> str:

@@ -10,7 +10,15 @@ import pytest
 
 from podwire.drivers import namespaces
 from podwire.model import codec, keys
-from tests.kernel.cni_node import CNINode, Outcome, ip, make_pod, make_uplink, of, wait_for
+from tests.kernel.cni_node import (
+    CNINode,
+    Outcome,
+    ip,
+    make_pod,
+    of,
+    running_node,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +29,8 @@ POD = "demo-deployment-6cbdbd86d5-nm467"
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[CNINode]:
-    made = CNINode(tmp_path)
-    made.add_pool()
-    made.add_node()
-    make_uplink()
-    for name in ("c1", "c2", "c3"):
-        make_pod(name)
-    made.start()
-    yield made
-    made.stop()
+    with running_node(tmp_path) as made:
+        yield made
 
 
 def check(node: CNINode, added: Outcome, container: str = "c1", **fields: Any) -> Outcome:

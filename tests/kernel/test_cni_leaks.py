@@ -10,7 +10,15 @@ from podwire.agent.leaks import Leaks
 from podwire.ipam.check import check
 from podwire.ipam.request import AssignRequest
 from podwire.model import keys
-from tests.kernel.cni_node import CNINode, ip, make_pod, make_uplink, of, pings, wait_for
+from tests.kernel.cni_node import (
+    CNINode,
+    ip,
+    make_pod,
+    of,
+    pings,
+    running_node,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,15 +27,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[CNINode]:
-    made = CNINode(tmp_path)
-    made.add_pool(block_size=29)
-    made.add_node()
-    make_uplink()
-    for name in ("c1", "c2", "c3"):
-        make_pod(name)
-    made.start()
-    yield made
-    made.stop()
+    with running_node(tmp_path, block_size=29) as made:
+        yield made
 
 
 def leaks_of(node: CNINode) -> Leaks:

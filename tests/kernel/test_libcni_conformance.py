@@ -12,7 +12,13 @@ import pytest
 from podwire.model.cni import VERSIONS
 from podwire.model.cnidemand import CAPABILITIES, POD_ANNOTATIONS
 from tests.fakes.libcni import LIBRARIES, PLUGINS, Runtime
-from tests.kernel.cni_node import CNINode, ip, links_inside, make_pod, make_uplink, wait_for
+from tests.kernel.cni_node import (
+    CNINode,
+    ip,
+    links_inside,
+    running_node,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,15 +47,8 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Runtime:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[CNINode]:
-    made = CNINode(tmp_path)
-    made.add_pool()
-    made.add_node()
-    make_uplink()
-    for name in ("c1", "c2", "c3"):
-        make_pod(name)
-    made.start()
-    yield made
-    made.stop()
+    with running_node(tmp_path) as made:
+        yield made
 
 
 def network(node: CNINode, version: str, *chained: str, **fields: Any) -> dict[str, Any]:
