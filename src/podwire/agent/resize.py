@@ -49,11 +49,7 @@ class Size:
 
 
 class Resizer:
-    """A thread that sleeps until there are cables to change. Thread-safe.
-
-    Attributes:
-        resized: cables changed since start.
-    """
+    """A thread that sleeps until there are cables to change. Thread-safe."""
 
     def __init__(self, held: Callable[[], bool], on_done: Callable[[], None]) -> None:
         self._held = held
@@ -63,7 +59,6 @@ class Resizer:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._problems: tuple[PodwireError, ...] = ()
-        self.resized = 0
 
     def offer(self, sizes: tuple[Size, ...]) -> None:
         """These cables should be changed; those of an earlier offer no longer."""
@@ -98,13 +93,11 @@ class Resizer:
                 if self._stopped.is_set() or self._held():
                     break
                 try:
-                    changed = resize(size, host, doors.get(size.host.peer_netnsid))
+                    resize(size, host, doors.get(size.host.peer_netnsid))
                 except NotThere:
                     continue  # the pod has gone
                 except PodwireError as error:
                     problems.append(error)
-                else:
-                    self.resized += changed
         return problems
 
 
@@ -129,8 +122,8 @@ def open_doors(
     return found
 
 
-def resize(size: Size, host: Session, door: int | None) -> bool:
-    """Change one cable; whether there was anything to change.
+def resize(size: Size, host: Session, door: int | None) -> None:
+    """Change one cable, if there is anything to change.
 
     Raises:
         LinkNotReady: the pod's namespace cannot be found.
@@ -138,9 +131,9 @@ def resize(size: Size, host: Session, door: int | None) -> bool:
     """
     link = host.link(size.host.index)
     if link is None or parse_link_alias(link.alias) != parse_link_alias(size.host.alias):
-        return False
+        return
     if link.mtu == size.mtu:
-        return False
+        return
     if door is None or link.peer_index is None:
         raise LinkNotReady(
             f"{link.name}: its MTU stays {link.mtu}, not {size.mtu}: no process and no name leads"
@@ -159,7 +152,6 @@ def resize(size: Size, host: Session, door: int | None) -> bool:
         finally:
             host.run(*(replace_route(route) for route in size.routes if _is_standing(host, route)))
     log.info("pod's MTU changed", interface=link.name, before=link.mtu, now=size.mtu)
-    return True
 
 
 class End(Enum):

@@ -12,7 +12,6 @@ from podwire.desired.blocks import is_routed, towards
 from podwire.desired.entries import RouteClass, Want
 from podwire.model.addressing import block_holding, host_network
 from podwire.model.overlay import FDBEntry, Neighbour, vtep_mac
-from podwire.model.pool import Encapsulation
 from podwire.model.route import SCOPE_LINK, NextHop, Route, RouteKey
 
 if TYPE_CHECKING:
@@ -68,11 +67,6 @@ def tunnel_block(address: IPAddress, pools: Collection[IPPool]) -> IPNetwork | N
         if address in pool.cidr:
             return block_holding(address, pool.block_size)
     return None
-
-
-def uses_vxlan(pools: Collection[IPPool]) -> bool:
-    """Whether any pool may send through vxlan.calico."""
-    return any(pool.encapsulation is Encapsulation.VXLAN for pool in pools)
 
 
 def _vtep(there: Node, device: int) -> tuple[Want, ...]:

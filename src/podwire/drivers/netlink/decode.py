@@ -183,11 +183,6 @@ def decode_fdb(data: bytes, start: int, end: int) -> FDBEntry:
     )
 
 
-def is_bridge_family(data: bytes, start: int) -> bool:
-    """Whether a neighbour message speaks of a forwarding entry."""
-    return data[start : start + 1] == bytes([wire.AF_BRIDGE])
-
-
 def _body(shape: Struct, data: bytes, start: int, end: int, what: str) -> tuple[int, ...]:
     if start + shape.size > end:
         raise Malformed(what)
