@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from podwire.cli import trace as command
-from podwire.cli.main import main
+from podwire.cli.main import run
 from podwire.drivers.bundle import facts_here, write_bundle
 from tests.fakes.drawn_network import story
 
@@ -23,13 +22,6 @@ def bundle(tmp_path: Path) -> str:
     path = tmp_path / "bundle.tgz"
     write_bundle(path, story().states(), facts_here())
     return str(path)
-
-
-def exit_code(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    monkeypatch.setattr(sys, "argv", ["podwire", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
 
 
 @pytest.mark.parametrize(
@@ -53,13 +45,12 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
 )
 def test_options_that_make_no_sense_are_refused(
     bundle: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     said: str,
 ) -> None:
     words = [bundle if word == "BUNDLE" else word for word in options]
-    assert exit_code(monkeypatch, "trace", WEB, DB, *words) == 64
+    assert run(["trace", WEB, DB, *words]) == 64
     assert said in capsys.readouterr().err
 
 
@@ -78,12 +69,11 @@ def test_options_that_make_no_sense_are_refused(
 )
 def test_ends_that_are_none_are_refused(
     bundle: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     ends: tuple[str, str],
     said: str,
 ) -> None:
-    assert exit_code(monkeypatch, "trace", *ends, "--from", bundle) == 64
+    assert run(["trace", *ends, "--from", bundle]) == 64
     assert said in capsys.readouterr().err
 
 
@@ -94,14 +84,14 @@ def test_a_mistake_of_ours_is_no_verdict_about_the_packet(
         raise KeyError("eth0")
 
     monkeypatch.setattr(command, "find_trace", mistaken)
-    assert exit_code(monkeypatch, "trace", WEB, DB, "--from", bundle) == 70
+    assert run(["trace", WEB, DB, "--from", bundle]) == 70
     said = capsys.readouterr().err
     assert "KeyError('eth0')" in said
     assert "Traceback" not in said
 
 
 def test_a_lab_that_does_not_run_is_no_verdict_about_the_packet(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert exit_code(monkeypatch, "lab", "trace", "--name", "no-such-lab", WEB, DB) == 64
+    assert run(["lab", "trace", "--name", "no-such-lab", WEB, DB]) == 64
     assert "lab 'no-such-lab' does not run" in capsys.readouterr().err
