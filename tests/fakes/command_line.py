@@ -41,7 +41,8 @@ class CommandLine:
 
     def __call__(self, *words: str, text: str | bytes = b"") -> Said:
         given = text.encode() if isinstance(text, str) else text
-        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        err = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")  # as Python's own
         before = os.environ.get("PODWIRE_DATASTORE"), sys.stdin
         os.environ["PODWIRE_DATASTORE"] = str(self.path)
         sys.stdin = io.TextIOWrapper(_Given(given), "utf-8")
