@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwire.drivers.store.jsontext import from_stored
+from podwire.model import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podwire.boundary import Store
     from podwire.model.resource import Wire
 
@@ -31,9 +35,33 @@ def values(release: str) -> dict[str, Wire]:
 def fill(store: Store, release: str) -> dict[str, Wire]:
     """Write all of it into an empty store; what was written."""
     written = values(release)
-    for key, value in written.items():
-        store.create(key, value)
+    write(store, written)
     return written
+
+
+def write(store: Store, wires: Mapping[str, Wire]) -> None:
+    for key, value in wires.items():
+        store.create(key, value)
+
+
+def without_tunnels(wires: Mapping[str, Wire]) -> dict[str, Wire]:
+    """The cluster of `bgp` as Calico leaves it when its pool has no encapsulation."""
+    found: dict[str, Wire] = {}
+    for key, wire in deepcopy(dict(wires)).items():
+        if "ipip-tunnel-addr" in key:
+            continue
+        if keys.parse_pool_key(key):
+            wire["spec"]["ipipMode"] = "Never"
+        elif keys.parse_node_key(key):
+            del wire["spec"]["bgp"]["ipv4IPIPTunnelAddr"]
+        elif keys.parse_block_key(key):
+            # The tunnel's is the first address and the last attribute of each block.
+            wire["allocations"][0] = None
+            wire["unallocated"].append(0)
+            wire["attributes"].pop()
+            del wire["sequenceNumberForAllocation"]["0"]
+        found[key] = wire
+    return found
 
 
 def contents(store: Store) -> dict[str, Wire]:

@@ -100,6 +100,7 @@ def test_a_check_finds_only_what_is_wrong() -> None:
         fill(store, release)
         found[release] = [problem.sentence for problem in check(store.list("").entries).problems]
     assert found == {
+        "bgp": [],
         "ipip": [],
         "newest": [],
         "oldest": ["192.168.7.10 is allocated and names no pod, and nobody uses it"],

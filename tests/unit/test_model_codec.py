@@ -151,6 +151,7 @@ def test_what_calico_wrote_means_what_it_means_there() -> None:
         guid="77aa",
         cluster_type="k8s,bgp",
         version="v3.33.0",
+        undecided=True,
     )
     assert pool == IPPool(
         metadata=Metadata(name="default-ipv4-ippool"),

@@ -25,7 +25,7 @@ from podwire.agent.hold import Hold
 from podwire.agent.loop import Loop
 from podwire.agent.loopworld import AgentWorld
 from podwire.agent.mirror import NEEDED
-from podwire.agent.observe import Away, Inbox, StoreObserver
+from podwire.agent.observe import Away, Inbox, StoreObserver, Waiting
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
 from podwire.agent.report import Reporter
@@ -43,6 +43,7 @@ from podwire.drivers.felix import find_felix
 from podwire.drivers.netlink.monitor import Monitor
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.store import ensure_cluster, open_store
+from podwire.drivers.store.standing import require_decision
 from podwire.errors import BadInput, InUse, PodwireError
 from podwire.ipam.service import IPAM
 from podwire.model import keys
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 SWITCH_INTERVAL_S = 0.001
 """How long one thread may keep Python to itself while another waits: bulk work of the loop must
 not delay an ADD. (The interpreter's own value is 5 ms.)"""
+DECISION_S = 1.0
+"""How often to ask whether a human has decided."""
 
 log = structlog.get_logger(__name__)
 
@@ -209,19 +212,28 @@ class Agent:
         threading.Thread(target=self.begin, name="begin", daemon=True).start()
 
     def begin(self) -> None:
-        """Wait for the datastore, then follow it; what lived before us is adopted meanwhile."""
+        """Wait for the datastore, then follow it; what lived before us is adopted meanwhile.
+
+        Until somebody has said who writes the routes, where Calico's nodes have to know, nothing
+        is written anywhere.
+        """
         failures = 0
         while not self._stopped.is_set():
             try:
                 if not self.hold.active():
                     ensure_cluster(self.store)
+                    require_decision(self.store)
                 break
+            except InUse as error:
+                self.inbox.put(Waiting(str(error)))
+                self._stopped.wait(DECISION_S)
             except PodwireError as error:
                 if failures == 0:
                     log.warning("datastore away", reason=str(error))
                 failures += 1
                 self.inbox.put(Away(keys.CLUSTER, str(error)))
                 self._stopped.wait(delay_s(failures, self.dice.uniform))
+        self.inbox.put(Waiting(None))
         for prefix in NEEDED:
             self.follow(prefix)
         self.registrar.start(self.publisher)

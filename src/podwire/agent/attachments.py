@@ -19,6 +19,7 @@ from podwire.agent.probe import Probe
 from podwire.agent.recover import recover
 from podwire.agent.surplus import Surplus
 from podwire.drivers.netlink.session import Session
+from podwire.drivers.store.standing import require_decision
 from podwire.errors import AgentUnavailable, DatastoreUnavailable, PodwireError, Stale
 from podwire.model.cni import Answer, CallRefused, Code, Command
 from podwire.model.cnicall import (
@@ -122,10 +123,12 @@ class Attachments:
         Raises:
             DatastoreUnavailable: away; call again.
             AgentUnavailable: held.
+            InUse: nobody has said yet who writes the routes between Calico's nodes and ours.
         """
         with self._lock:
             if not self.loaded:
                 self.world.refuse_when_held()
+                require_decision(self.world.store)
                 recover(self.world)
                 self.loaded = True
                 self._surplus.look_soon()

@@ -17,7 +17,7 @@ from podwire.agent.audit import Audit
 from podwire.agent.bgp import BGP
 from podwire.agent.firewall import FirewallKeeper
 from podwire.agent.forwarding import Forwarding
-from podwire.agent.observe import Away, Changed, Listed, Nudge
+from podwire.agent.observe import Away, Changed, Listed, Nudge, Waiting
 from podwire.agent.pace import Pace
 from podwire.agent.picture import Picture
 from podwire.agent.resize import Resizer, Size
@@ -125,6 +125,8 @@ class Loop:
                     picture.mirror.on_changes(prefix, changes)
                 case Away(prefix, reason):
                     picture.mirror.on_away(prefix, reason)
+                case Waiting(why):
+                    picture.mirror.waiting = why
                 case Nudge():
                     pass
         picture.kernel.on_events(self._world.monitor.read())

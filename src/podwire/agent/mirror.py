@@ -96,6 +96,8 @@ class Mirror:
         """Key → why its object cannot be read. The rest is not harmed by it."""
         self.away: dict[str, str] = {}
         """Prefix → why the datastore does not tell of it at present."""
+        self.waiting: str | None = None
+        """What a human has to decide before the datastore is followed."""
         self._listed: set[str] = set()
         self._revisions: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._claims: defaultdict[IPNetwork, dict[str, Affinity]] = defaultdict(dict)

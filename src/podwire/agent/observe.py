@@ -49,6 +49,14 @@ class Away:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A human has to decide something before the datastore is followed."""
+
+    reason: str | None
+    """None: it is decided."""
+
+
+@dataclass(frozen=True, slots=True)
 class Nudge:
     """Something else changed: look again."""
 
@@ -56,7 +64,7 @@ class Nudge:
     """The local endpoints did."""
 
 
-Message: TypeAlias = Listed | Changed | Away | Nudge
+Message: TypeAlias = Listed | Changed | Away | Waiting | Nudge
 
 
 class Inbox:

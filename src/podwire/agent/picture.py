@@ -227,6 +227,8 @@ class Picture:
     def why_blocked(self) -> str | None:
         """Why nothing may be changed at all; None when all is known that must be."""
         mirror = self.mirror
+        if mirror.waiting is not None:
+            return mirror.waiting
         if not mirror.in_sync:
             reason = next(iter(mirror.away.values()), None)
             return f"the datastore has not been read yet{f': {reason}' if reason else ''}"

@@ -13,14 +13,18 @@ import click
 
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.drivers.clock import SystemClock
+from podwire.drivers.store.standing import names, read_standing
 from podwire.errors import BadInput, InUse, NotFound, Stale
 from podwire.model import keys
 from podwire.model.codec import decode_cluster, encode
 from podwire.model.handover import decode_handover
-from podwire.model.node import ClusterInformation, Routing
+from podwire.model.node import Routing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from podwire.boundary import Clock, Store
+    from podwire.drivers.store.standing import Standing
 
 LOOK_EVERY_S = 0.2
 TRIES = 10
@@ -40,7 +44,9 @@ TRIES = 10
 def switch_command(ctx: click.Context, owner: str, timeout_s: float) -> None:
     """Let OWNER (agent or bird) write the routes to other nodes' blocks.
 
-    Both write until every node has all routes of the new owner; then those of the old one go.
+    Both write until every node has all routes of the new owner; then those of the old one go. While
+    no agent of ours serves a node yet, as before a takeover of Calico's nodes, it is only written
+    down: their BIRDs go on as they are, and are never waited for.
 
     \b
       podwire bgp switch bird
@@ -58,9 +64,14 @@ def switch(store: Store, owner: Routing, timeout_s: float, clock: Clock) -> str:
         NotFound: there is no cluster in this datastore.
         InUse: some node cannot do without the old owner; nothing has changed.
     """
-    before = _read(store)
-    if before.routing is owner and before.next_routing is None:
+    standing = read_standing(store)
+    before = standing.cluster
+    if before.routing is owner and before.next_routing is None and not standing.undecided:
         return f"{_title(owner)} write the routes already"
+    _refuse_calicos(standing, owner)
+    if not standing.ours:
+        _write(store, routing=owner, next_routing=None)
+        return _first_word(standing, owner)
     if before.routing is not owner:
         _write(store, next_routing=owner)
     deadline = clock.monotonic() + timeout_s
@@ -76,17 +87,46 @@ def switch(store: Store, owner: Routing, timeout_s: float, clock: Clock) -> str:
             )
         clock.sleep(LOOK_EVERY_S)
     _write(store, routing=owner, next_routing=None)
-    return f"{_title(owner)} write the routes now, on all nodes"
+    return f"{_title(owner)} write the routes now, on all nodes{_beside(standing)}"
+
+
+def _refuse_calicos(standing: Standing, owner: Routing) -> None:
+    """Refuse to stop speaking BGP while nodes of Calico's hear nothing else.
+
+    Raises:
+        InUse: some run.
+    """
+    if owner is Routing.AGENT and standing.running and standing.pools:
+        raise InUse(
+            f"Calico runs on {names(standing.running)} and learns there of blocks by BGP alone"
+            f" (pool {names(standing.pools)}): without it their pods and ours would lose each"
+            " other; nothing was switched",
+            fix="podwire bgp switch bird, and agent when Calico has left every node",
+        )
+
+
+def _first_word(standing: Standing, owner: Routing) -> str:
+    """Nobody's routes change: no agent of ours has written any."""
+    told = f"{_title(owner)} write the routes, from Podwire's first node on"
+    return f"{told}: no agent serves one yet, so no route has changed{_beside(standing)}"
+
+
+def _beside(standing: Standing) -> str:
+    if not standing.calicos:
+        return ""
+    return f"; Calico's nodes go on as they are: {names(standing.calicos)}"
 
 
 def _lacking(store: Store, owner: Routing) -> dict[str, str]:
-    """The nodes that lack routes of the new owner, and what each says."""
+    """The nodes that lack routes of the new owner, and what each says.
+
+    Calico's say nothing. They speak BGP already, and where they do not need it nothing changes for
+    them; `_refuse_calicos` has seen to the rest.
+    """
     lines = {entry.key: entry.value for entry in store.list(keys.APPLIED).entries}
+    standing = read_standing(store)
     lacking: dict[str, str] = {}
-    for entry in store.list(keys.NODES).entries:
-        name = keys.parse_node_key(entry.key)
-        if name is None:
-            continue
+    for name in standing.ours if standing.calicos else _all_nodes(store):
         handover = decode_handover(lines.get(keys.applied_key(name), {}))
         if handover is None:
             lacking[name] = "its agent has not answered"
@@ -95,13 +135,9 @@ def _lacking(store: Store, owner: Routing) -> dict[str, str]:
     return lacking
 
 
-def _read(store: Store) -> ClusterInformation:
-    entry = store.get(keys.cluster_key())
-    if entry is None:
-        raise NotFound(
-            "the datastore has no ClusterInformation", fix="start an agent: it creates it"
-        )
-    return decode_cluster(entry.key, entry.value)
+def _all_nodes(store: Store) -> Iterator[str]:
+    found = (keys.parse_node_key(entry.key) for entry in store.list(keys.NODES).entries)
+    return (name for name in found if name is not None)
 
 
 def _write(store: Store, *, next_routing: Routing | None, routing: Routing | None = None) -> None:
@@ -110,7 +146,12 @@ def _write(store: Store, *, next_routing: Routing | None, routing: Routing | Non
         if entry is None:
             raise NotFound("the datastore has no ClusterInformation any more")
         cluster = decode_cluster(entry.key, entry.value)
-        changed = replace(cluster, next_routing=next_routing, routing=routing or cluster.routing)
+        changed = replace(
+            cluster,
+            next_routing=next_routing,
+            routing=routing or cluster.routing,
+            undecided=False,
+        )
         try:
             store.update(entry.key, encode(changed), entry.revision)
         except Stale:

@@ -255,19 +255,21 @@ def decode_cluster(key: str, wire: Wire) -> ClusterInformation:
     spec = Fields(wire, key).within("spec")
     metadata = decode_metadata(key, wire, name)
     annotations = Fields(wire, key).within("metadata").within("annotations")
+    version = spec.maybe_text("calicoVersion")
     return ClusterInformation(
         wire=wire,
         metadata=metadata,
         guid=spec.text("clusterGUID"),
         ready=spec.boolean("datastoreReady"),
         cluster_type=spec.text("clusterType"),
-        version=spec.maybe_text("calicoVersion"),
+        version=version,
         routing=annotations.one_of(ROUTING_ANNOTATION, Routing, Routing.AGENT),
         next_routing=(
             annotations.one_of(NEXT_ROUTING_ANNOTATION, Routing, Routing.AGENT)
             if annotations.maybe_text(NEXT_ROUTING_ANNOTATION)
             else None
         ),
+        undecided=bool(version) and not annotations.maybe_text(ROUTING_ANNOTATION),
     )
 
 
@@ -395,7 +397,9 @@ def _encode_endpoint(endpoint: WorkloadEndpoint) -> Wire:
 def _encode_cluster(cluster: ClusterInformation) -> Wire:
     wire = encode_resource(cluster, "ClusterInformation", cluster.metadata)
     annotations = child(child(wire, "metadata"), "annotations")
-    lay(annotations, ROUTING_ANNOTATION, cluster.routing.value, absent=Routing.AGENT.value)
+    told = cluster.version is not None and not cluster.undecided
+    default = None if told else Routing.AGENT.value
+    lay(annotations, ROUTING_ANNOTATION, cluster.routing.value, absent=default)
     lay(annotations, NEXT_ROUTING_ANNOTATION, _text(cluster.next_routing))
     if not annotations:
         del wire["metadata"]["annotations"]

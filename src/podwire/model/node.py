@@ -63,6 +63,9 @@ class ClusterInformation(Stored):
     next_routing: Routing | None = None
     """Annotation `podwire.io/next-routing`: during a switch, who is to write the routes after it.
     Until then both do, the agent's routes counting."""
+    undecided: bool = False
+    """Calico made the cluster, and nobody has said who writes the routes: `routing` is a default
+    that its nodes know nothing of."""
 
     @property
     def wants_bird(self) -> bool:
