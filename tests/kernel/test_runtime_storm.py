@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,6 +24,7 @@ from tests.kernel.agent_cluster import PodOnNode, run, until
 from tests.kernel.bridged_cluster import bridged_cluster
 from tests.kernel.runtime_host import IMAGE, hosts, require, write_image
 from tests.lab.pinger import ping_all
+from tests.lab.watched_ping import watched_ping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,22 +109,8 @@ def two_of_each_ping(boxes: list[Box]) -> Iterator[None]:
     """Two pods of each host are pinged every 20 ms from one of each; no packet is lost."""
     sources = {box.name(0): box.namespaces()[box.name(0)] for box in boxes}
     targets = {box.name(n): box.pods[box.name(n)][1] for box in boxes for n in (0, 1)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.lab.steady_pinger"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as pinger:
-        assert pinger.stdin is not None
-        assert pinger.stdout is not None
-        pinger.stdin.write(json.dumps({"sources": sources, "targets": targets}) + "\n")
-        pinger.stdin.flush()
-        try:
-            assert pinger.stdout.readline() == "ready\n"
-            yield
-        finally:
-            pinger.stdin.close()
-            told = json.loads(pinger.stdout.read())
+    with watched_ping(sources, targets) as told:
+        yield
     assert told["lost"] == {}, told
     assert told["rounds"] > 100
 

@@ -5,7 +5,6 @@ node-1 [web-0, a plain container, a pod older than Calico 3]   node-2 [db-0]   n
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from podwire.drivers.store import open_store
-from podwire.drivers.store.jsontext import to_text
-from podwire.model import codec, keys
+from podwire.model import keys
 from podwire.model.config import DatastoreConfig, EtcdConfig
-from tests.fakes.calico_etcd import contents, fill
+from tests.fakes.calico_etcd import fill
 from tests.fakes.etcd_server import EtcdServer
 from tests.kernel.agent_cluster import Cluster, PodOnNode, pool, run, until
+from tests.kernel.calico_node import POD_NETWORK, CalicoPod, changed, veths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,46 +27,8 @@ if TYPE_CHECKING:
     from podwire.model.resource import Wire
     from tests.kernel.agent_cluster import AgentNode
 
-POOL_NETWORK = "k8s-pod-network"
-MEMORY = ("/podwire/", keys.FELIX)
-"""What agents say of themselves; all other keys are Calico's."""
 SUBNETS = {"node-1": "192.168.221.64", "node-2": "192.168.10.0"}
 MACS = {"node-1": "66:b3:68:28:39:8e", "node-2": "66:c0:93:2e:56:2c"}
-
-
-@dataclass
-class CalicoPod(PodOnNode):
-    """A pod as Calico's plugin and Felix leave it in the kernel."""
-
-    container: str = ""
-    args: str = ""
-    network: str = POOL_NETWORK
-
-    def build(self, endpoint: Wire) -> CalicoPod:
-        spec = endpoint["spec"]
-        host, address = spec["interfaceName"], spec["ipNetworks"][0]
-        self.container, self.address = spec["containerID"], address.partition("/")[0]
-        if spec.get("pod"):
-            namespace = endpoint["metadata"]["namespace"]
-            self.args = f"K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={spec['pod']}"
-        run("ip", "netns", "add", self.name)
-        peer = ("peer", "name", "eth0", "netns", self.name)
-        self.node.ip("link", "add", host, "type", "veth", *peer)
-        self.node.ip("link", "set", host, "address", "ee:ee:ee:ee:ee:ee")
-        inside = ("ip", "-n", self.name)
-        run(*inside, "link", "set", "eth0", "address", spec["mac"], "up")
-        run(*inside, "addr", "add", address, "dev", "eth0")
-        run(*inside, "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
-        run(*inside, "route", "add", "default", "via", "169.254.1.1")
-        for switch in ("proxy_arp", "forwarding", "route_localnet"):
-            run(*self.node.inside("sysctl", "-qw", f"net.ipv4.conf.{host}.{switch}=1"))
-        run(*self.node.inside("sysctl", "-qw", f"net.ipv4.neigh.{host}.proxy_delay=0"))
-        self.node.ip("link", "set", host, "up")
-        self.node.ip("route", "add", address, "dev", host, "scope", "link")
-        return self
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), "CNI_CONTAINERID": self.container, "CNI_ARGS": self.args}
 
 
 def felix(node: AgentNode) -> None:
@@ -88,15 +49,6 @@ def felix(node: AgentNode) -> None:
     node.ip("route", "add", "192.168.20.0/26", *way)
 
 
-def without_our_word(value: Wire) -> Wire:
-    """A Node without what its own agent says there of the underlay."""
-    notes = value.get("metadata", {}).get("annotations") or {}
-    if value.get("kind") != "Node" or codec.UNDERLAY_MTU_ANNOTATION not in notes:
-        return value
-    rest = {k: text for k, text in notes.items() if k != codec.UNDERLAY_MTU_ANNOTATION}
-    return {**value, "metadata": {**value["metadata"], "annotations": rest}}
-
-
 @dataclass
 class Taken:
     """The cluster and what was there before our agents."""
@@ -110,17 +62,7 @@ class Taken:
 
     def changed(self) -> dict[str, Wire | None]:
         """Calico's keys that are not as they were, with what is there now."""
-        now = {
-            key: without_our_word(value)
-            for key, value in contents(self.cluster.store).items()
-            if not key.startswith(MEMORY)
-        }
-        old = {key: value for key, value in self.before.items() if not key.startswith(MEMORY)}
-        return {
-            key: now.get(key)
-            for key in now.keys() | old.keys()
-            if key not in now or key not in old or to_text(now[key]) != to_text(old[key])
-        }
+        return changed(self.cluster.store, self.before)
 
 
 @pytest.fixture
@@ -161,11 +103,6 @@ def lost(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGINT)
     told = process.communicate()[0]
     return told.rpartition(" packet loss")[0].rpartition(" ")[2]
-
-
-def veths(node: AgentNode) -> dict[str, dict[str, Any]]:
-    links = json.loads(node.ip("-j", "-d", "link", "show", "type", "veth"))
-    return {link["ifname"]: link for link in links if link["ifname"].startswith("cali")}
 
 
 def reports(taken: Taken, node: str) -> list[Any]:
@@ -217,8 +154,8 @@ def allocated(value: Wire | None, handle: str) -> bool:
 def test_their_pods_end_and_ours_begin_in_the_same_blocks(taken: Taken) -> None:
     one, two = taken.cluster.start()
     traffic = pinging(taken.older, taken.db.address)
-    new = PodOnNode(one, "new", network=POOL_NETWORK).add()
-    there = PodOnNode(two, "there", network=POOL_NETWORK).add()
+    new = PodOnNode(one, "new", network=POD_NETWORK).add()
+    there = PodOnNode(two, "there", network=POD_NETWORK).add()
     # The heads of the queues that Calico left.
     assert (new.address, there.address) == ("192.168.221.73", "192.168.10.2")
     for end in (taken.db.address, taken.plain.address, there.address):
@@ -249,7 +186,7 @@ def test_their_pods_end_and_ours_begin_in_the_same_blocks(taken: Taken) -> None:
     changed = taken.changed()
     gone = {key for key, value in changed.items() if value is None}
     handles = (
-        *(f"{POOL_NETWORK}.{taken.web.container}", f"net1.{taken.plain.container}"),
+        *(f"{POD_NETWORK}.{taken.web.container}", f"net1.{taken.plain.container}"),
         "kube-system.old-dns",
     )
     assert gone == {
@@ -260,4 +197,4 @@ def test_their_pods_end_and_ours_begin_in_the_same_blocks(taken: Taken) -> None:
     assert changed.keys() - gone == blocks
     block = changed[f"{keys.BLOCKS4}192.168.221.64-26"]
     assert not any(allocated(block, handle) for handle in handles)
-    assert allocated(block, f"{POOL_NETWORK}.vmi.vms.vm-a")
+    assert allocated(block, f"{POD_NETWORK}.vmi.vms.vm-a")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ import pytest
 from podwire.drivers.bird.program import find_program
 from tests.fakes.http_client import Scrape, parse
 from tests.lab.conftest import FIRST_NODE, Lab, make_lab, pods_manifest, wait_until
+from tests.lab.watched_ping import watched_ping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,40 +65,22 @@ def sessions(lab: Lab) -> list[int]:
 
 
 @contextmanager
-def watched_ping(lab: Lab) -> Iterator[dict[str, int]]:
-    """Pods ping each other all the while; at the end who lost how many packets to whom."""
-    lost: dict[str, int] = {}
+def pods_ping(lab: Lab) -> Iterator[dict[str, Any]]:
+    """Pods ping each other all the while; at the end `lost`: who how many packets to whom."""
     pods = lab.pods()
-    asked = {
-        "sources": {pod["name"]: pod["netns"] for pod in pods},
-        "targets": {pod["name"]: pod["ip"] for pod in pods},
-    }
-    words = ["lab", "node", "--name", lab.name, FIRST_NODE, "--", sys.executable]
-    with subprocess.Popen(
-        [sys.executable, "-m", "podwire", *words, "-m", "tests.lab.steady_pinger"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as pinger:
-        assert pinger.stdin is not None
-        assert pinger.stdout is not None
-        pinger.stdin.write(json.dumps(asked) + "\n")
-        pinger.stdin.flush()
-        try:
-            assert pinger.stdout.readline() == "ready\n"
-            yield lost
-        finally:
-            pinger.stdin.close()
-            told = pinger.stdout.read()
-    lost |= json.loads(told)["lost"]
+    words = ("lab", "node", "--name", lab.name, FIRST_NODE, "--")
+    sources = {pod["name"]: pod["netns"] for pod in pods}
+    targets = {pod["name"]: pod["ip"] for pod in pods}
+    with watched_ping(sources, targets, sys.executable, "-m", "podwire", *words) as told:
+        yield told
 
 
 @contextmanager
 def steady_ping(lab: Lab) -> Iterator[None]:
     """The same; none must have lost a packet."""
-    with watched_ping(lab) as lost:
+    with pods_ping(lab) as told:
         yield
-    assert lost == {}
+    assert told["lost"] == {}
 
 
 def apply(lab: Lab, *documents: dict[str, Any]) -> str:
@@ -132,7 +114,7 @@ def test_the_ping_that_finds_no_loss_elsewhere_finds_one_here(lab: Lab) -> None:
     (block,) = lab.node("vms101")["blocks"]
     pods = {pod["node"]: pod for pod in lab.pods()}
     one, other = pods["vms100"], pods["vms101"]
-    with watched_ping(lab) as lost:
+    with pods_ping(lab) as told:
         # It has a smaller metric than BIRD's, which stays and counts again afterwards.
         lab.on("vms100", f"ip route add prohibit {block}")
         ping = ("exec", f"mesh/{one['name']}", "--", "ping", "-c", "1", "-W", "1", other["ip"])
@@ -140,7 +122,7 @@ def test_the_ping_that_finds_no_loss_elsewhere_finds_one_here(lab: Lab) -> None:
         lab.on("vms100", f"ip route del prohibit {block}")
     assert (lost_all.returncode, lost_all.stderr) == (1, "")
     names = one["name"], other["name"]
-    assert set(lost) == {" ".join(names), " ".join(reversed(names))}
+    assert set(told["lost"]) == {" ".join(names), " ".join(reversed(names))}
 
 
 def test_a_cluster_is_switched_to_the_agents_and_back_without_a_gap(lab: Lab) -> None:
