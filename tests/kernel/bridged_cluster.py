@@ -26,7 +26,7 @@ from tests.fakes.http_client import get, parse
 from tests.kernel.agent_cluster import AgentNode, run, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from podwire.boundary import Store
@@ -54,6 +54,8 @@ class BridgedCluster:
     """More options of etcd."""
     settings: dict[str, str] = field(default_factory=dict)
     """Of every agent."""
+    fill: Callable[[Store], object] = ensure_cluster
+    """What writes the first objects into the empty datastore."""
     nodes: list[AgentNode] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class BridgedCluster:
         self.server.start().wait_ready(self.etcd)
         where = DatastoreConfig(type="etcd", etcd=self.etcd)
         self.store: Store = open_store(where)
-        ensure_cluster(self.store)
+        self.fill(self.store)
         for pool in self.pools:
             self.store.create(codec.key_of(pool), codec.encode(pool))
         for number in range(1, self.count + 1):
@@ -154,6 +156,10 @@ class BridgedCluster:
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """`podwire ipam check`."""
+        return self.podwire("ipam", "check")
+
+    def podwire(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command of ours on this datastore."""
         environment = {
             **os.environ,
             "ETCD_CA_CERT_FILE": str(self.etcd.ca_file),
@@ -161,7 +167,7 @@ class BridgedCluster:
             "ETCD_KEY_FILE": str(self.etcd.key_file),
         }
         return subprocess.run(
-            [sys.executable, "-m", "podwire", "ipam", "check", "--datastore", URL],
+            [sys.executable, "-m", "podwire", *words, "--datastore", URL],
             env=environment,
             capture_output=True,
             text=True,

@@ -60,6 +60,7 @@ ANY_USER = {
     "test_node_install",
     "test_store_etcd",
     "test_takeover",
+    "test_takeover_bgp",
     "test_trace_bridge_rulesets",
     "test_trace_bridges",
     "test_trace_controls",

@@ -123,6 +123,13 @@ def test_every_fault_with_ipip(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.long
+def test_nodes_of_calico_change_hands_with_ipip() -> None:
+    shown = under_ipip_kernel(pytest_there("-k ipip tests/kernel/test_takeover_bgp.py"))
+    assert " 1 passed" in shown
+    assert " skipped" not in shown
+
+
+@pytest.mark.long
 @pytest.mark.timeout(2 * LONG_SECONDS)
 def test_nodes_that_move_with_ipip_and_into_bonds() -> None:
     files = "tests/kernel/test_agent_ipip.py tests/kernel/test_agent_moves.py"

@@ -177,6 +177,10 @@ def test_where_bird_writes_routes_ours_are_the_blackhole_alone() -> None:
     picture.kernel.saw(BIRDS)
     assert list(picture.blocks_without_bird()) == []
     assert picture.stale_bird_routes() == [BIRDS]
+    assert picture.routes_of_older_bird() == []
+    calicos = replace(BIRDS, key=RouteKey(destination=THEIRS))
+    picture.kernel.saw(calicos)
+    assert picture.routes_of_older_bird() == [calicos]
 
 
 def test_where_ours_stand_in_for_bird_s_both_are_there() -> None:

@@ -22,6 +22,7 @@ from podwire.model.route import (
     NextHop,
     Route,
     RouteKey,
+    RouteKind,
 )
 
 KEY = RouteKey(destination=ip_network("10.244.2.0/26"))
@@ -39,13 +40,13 @@ def test_only_a_hand_made_route_in_our_place_is_taken_back(protocol: int, stood:
         expected = Holder.OURS
     elif protocol == PROTOCOL_BOOT and stood:
         expected = Holder.DRIFT
-    assert holder(protocol, ours_stood_here=stood) is expected
+    assert holder(replace(OURS, protocol=protocol), ours_stood_here=stood) is expected
 
 
-def kernel_that(*seen: Route, wanted: bool = True) -> Kernel:
+def kernel_that(*seen: Route, wanted: Route | None = OURS) -> Kernel:
     kernel = Kernel()
-    if wanted:
-        kernel.trackers[Table.ROUTES].want(KEY, OURS)
+    if wanted is not None:
+        kernel.trackers[Table.ROUTES].want(KEY, wanted)
     kernel.on_events(Event(kind="route", value=route) for route in seen)
     return kernel
 
@@ -108,6 +109,27 @@ def test_a_protocol_with_an_owner_is_always_a_conflict(protocol: int) -> None:
         pending = kernel_that(*seen).trackers[Table.ROUTES].pending
         assert dict(pending.conflicts) == {KEY: foreign}
         assert not pending.writes
+
+
+BLOCK = Route(key=KEY, kind=RouteKind.BLACKHOLE)
+CALICOS = replace(BLOCK, protocol=PROTOCOL_BIRD)
+
+
+def test_ours_takes_the_place_of_the_blackhole_that_calicos_bird_left() -> None:
+    """Our BIRD announces what carries our mark: with theirs nobody would announce the block."""
+    kernel = kernel_that(CALICOS, wanted=BLOCK)
+    assert dict(kernel.trackers[Table.ROUTES].pending.writes) == {KEY: BLOCK}
+
+
+def test_a_blackhole_of_bird_that_comes_back_has_a_living_owner() -> None:
+    kernel = kernel_that(CALICOS, BLOCK, CALICOS, wanted=BLOCK)
+    pending = kernel.trackers[Table.ROUTES].pending
+    assert dict(pending.conflicts) == {KEY: CALICOS}
+    assert not pending.writes
+
+
+def test_a_blackhole_of_bird_that_is_no_block_of_ours_is_left_alone() -> None:
+    assert kernel_that(CALICOS, wanted=None).trackers[Table.ROUTES].pending.is_empty
 
 
 def test_a_place_we_left_is_nobodys() -> None:

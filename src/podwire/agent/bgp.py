@@ -32,6 +32,8 @@ SHORTEST_STAND_IN_S = 5.0
 LONGEST_STAND_IN_S = 30.0
 """What BIRD has not learnt by then it will not learn: the truth is that there is no route."""
 LOOK_AGAIN_S = 0.5
+RARELY_S = 60.0
+"""The longest pause between looks at what an older BIRD left."""
 
 
 class BGP:
@@ -46,6 +48,10 @@ class BGP:
         self._since = float("-inf")
         self._standing_in = False
         self._swept = False
+        self._inherited: list[Route] | None = None
+        """What an older BIRD left here; None until it was looked at."""
+        self._heir_due = float("-inf")
+        self._heir_pause_s = LOOK_AGAIN_S
 
     def look(self, picture: Picture) -> bool:
         """Tell BIRD what follows from the picture; whether who writes the routes has changed."""
@@ -64,9 +70,11 @@ class BGP:
 
     def settle(self, picture: Picture, applier: Applier, *, held: bool) -> None:
         """Nothing of ours is pending: what waited for that may go on."""
-        if held or picture.here is None or not picture.here.agent_routes:
+        if held or picture.here is None:
             return
-        if self._bird.wants_stand_in:
+        if not picture.here.agent_routes:
+            self._inherit(picture, applier)
+        elif self._bird.wants_stand_in:
             self._bird.on_standing_in()
         elif not self._wanted and self._bird.has_file:
             self._retire()
@@ -110,9 +118,16 @@ class BGP:
 
     def concerns(self) -> Iterator[str]:
         """What BIRD goes on without."""
-        if self._wanted:
-            yield from self._bird.report.left_out
-            yield from self._refusal()
+        if not self._wanted:
+            return
+        yield from self._bird.report.left_out
+        yield from self._refusal()
+        if self._inherited and self._heir_pause_s >= LONGEST_STAND_IN_S:
+            some = ", ".join(str(route.key.destination) for route in self._inherited[:3])
+            yield (
+                f"an older BIRD left {len(self._inherited)} routes into pools that ours does not"
+                f" know ({some}): nobody keeps them true; look at podwire bgp routes"
+            )
 
     def _refusal(self) -> Iterator[str]:
         report = self._bird.report
@@ -120,8 +135,13 @@ class BGP:
             yield f"BIRD keeps its last configuration: {report.refused}"
 
     def next_wait_s(self) -> float | None:
-        """Seconds until the stand-in is to be looked at again; None while there is none."""
-        return LOOK_AGAIN_S if self._standing_in else None
+        """Seconds until the next look at what changes without an event; None: never."""
+        if self._standing_in:
+            return LOOK_AGAIN_S
+        if not self._wanted or self._bird.report.told is None or self._inherited == []:
+            return None
+        wait_s = self._heir_due - self._clock.monotonic()
+        return wait_s if wait_s > 0 else LOOK_AGAIN_S
 
     def _offer(self, picture: Picture) -> None:
         has_ipip = picture.kernel.index_of(IPIP_DEVICE) is not None
@@ -131,6 +151,23 @@ class BGP:
         before = self._bird.wish
         if before is None or before.config != config:
             self._bird.offer(Wish(config=config, nodes=frozenset(picture.mirror.nodes)))
+
+    def _inherit(self, picture: Picture, applier: Applier) -> None:
+        """Delete the routes of an older BIRD (Calico's) to wherever ours has its own by now.
+
+        Theirs have another metric, so BIRD leaves them alone; and where they have none they would
+        count before ours for ever, wherever their block has gone since.
+        """
+        now = self._clock.monotonic()
+        if self._bird.report.told is None or self._inherited == [] or now < self._heir_due:
+            return
+        found = picture.routes_of_older_bird()
+        done = [route for route in found if picture.has_bird_route(route.key.destination)]
+        if done:
+            applier.delete_foreign(done)
+        self._inherited = [route for route in found if route not in done]
+        self._heir_due = now + self._heir_pause_s
+        self._heir_pause_s = min(2 * self._heir_pause_s, RARELY_S)
 
     def _retire(self) -> None:
         wish = self._bird.wish

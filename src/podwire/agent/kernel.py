@@ -113,9 +113,13 @@ class Kernel:
         Only entries that `_is_tracked` lets in are ever asked about.
         """
         if isinstance(entry, Route):
+            if entry.protocol == PROTOCOL_PODWIRE:
+                return True
             # What is not wanted is never taken back, or we would delete what a person made.
-            stood = entry.key in self._ours_stood and key in self.trackers[Table.ROUTES].desired
-            return holder(entry.protocol, ours_stood_here=stood) is not Holder.FOREIGN
+            if key not in self.trackers[Table.ROUTES].desired:
+                return False
+            stood = entry.key in self._ours_stood
+            return holder(entry, ours_stood_here=stood) is not Holder.FOREIGN
         if isinstance(entry, Address):
             return entry.device != self.index_of(IPIP_DEVICE) or self.manages_ipip
         return True

@@ -428,6 +428,10 @@ class Picture:
             )
         ]
 
+    def routes_of_older_bird(self) -> list[Route]:
+        """Those of them that ours cannot have written: all of its own have one metric."""
+        return [route for route in self.stale_bird_routes() if route.key.metric != KERNEL_METRIC]
+
 
 def _ripe(since: dict[T, float | None], now: float, grace_s: float) -> list[T]:
     """What has been out of order for the whole grace period; the period begins at the first ask."""

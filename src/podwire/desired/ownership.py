@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from podwire.model.route import PROTOCOL_BOOT, PROTOCOL_PODWIRE, Route
+from podwire.model.route import PROTOCOL_BIRD, PROTOCOL_BOOT, PROTOCOL_PODWIRE, Route, RouteKind
 
 if TYPE_CHECKING:
     from podwire.desired.entries import Entry
@@ -16,10 +16,11 @@ class Holder(Enum):
 
     OURS = "it carries our mark"
     DRIFT = "made by hand in the place of ours while we watched: it is taken back"
+    LEFT = "the blackhole of our block, as Calico's BIRD left it: ours takes its place"
     FOREIGN = "somebody else's: a conflict, never replaced"
 
 
-def holder(protocol: int, *, ours_stood_here: bool) -> Holder:
+def holder(route: Route, *, ours_stood_here: bool) -> Holder:
     """Whose the route is.
 
     Protocol boot is what `ip route` writes when no protocol is named: a person typed it, and no
@@ -28,15 +29,21 @@ def holder(protocol: int, *, ours_stood_here: bool) -> Holder:
     A protocol that has an owner (static, bird, …) is always its owner's: two programs that write
     one key would fight for ever.
 
+    But for one: Calico's BIRD makes a blackhole for each block of its node, which our BIRD would
+    not announce, because it learns of blocks by our mark. It ended together with Felix, beside
+    which no agent runs. Should one come back after ours stood there, its owner lives after all.
+
     Args:
-        protocol: of the route that stands there now.
+        route: what stands there now, under a key that we want.
         ours_stood_here: whether a route with our mark stood under this key since this agent
             began to watch, and it was not this agent that took it away.
     """
-    if protocol == PROTOCOL_PODWIRE:
+    if route.protocol == PROTOCOL_PODWIRE:
         return Holder.OURS
-    if protocol == PROTOCOL_BOOT and ours_stood_here:
+    if route.protocol == PROTOCOL_BOOT and ours_stood_here:
         return Holder.DRIFT
+    if _is_announcement(route) and not ours_stood_here:
+        return Holder.LEFT
     return Holder.FOREIGN
 
 
@@ -48,5 +55,11 @@ def serves(wanted: Entry, foreign: Entry) -> bool:
     if not (isinstance(wanted, Route) and isinstance(foreign, Route)):
         return False
     plain = foreign.nexthop_id is None and foreign.mtu is None and not foreign.not_modelled
+    plain = plain and not _is_announcement(foreign)
     same = (wanted.kind, wanted.scope, wanted.hops) == (foreign.kind, foreign.scope, foreign.hops)
     return plain and same
+
+
+def _is_announcement(route: Route) -> bool:
+    """Whether it is what a BIRD announces a block by: of two, only one can be the block's."""
+    return route.protocol == PROTOCOL_BIRD and route.kind is RouteKind.BLACKHOLE
