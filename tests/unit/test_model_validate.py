@@ -257,6 +257,14 @@ def test_applying_the_cluster_keeps_how_it_routes() -> None:
     assert check_change(before, after) == []
 
 
+def test_the_first_word_on_who_writes_the_routes_is_not_applied_either() -> None:
+    cluster = ClusterInformation(metadata=Metadata(name="default"), guid="g", version="v3.30.3")
+    before = replace(cluster, undecided=True)
+    (fault,) = check_change(before, replace(cluster, routing=Routing.BIRD))
+    assert str(fault).endswith("cannot be set to bird by applying")
+    assert fault.fix == "leave it out, and use: podwire bgp switch bird"
+
+
 def test_a_pool_for_some_namespaces_holds_no_tunnels_by_default() -> None:
     value = build(pool(namespaceSelector="has(a)"), None)
     assert isinstance(value, IPPool)

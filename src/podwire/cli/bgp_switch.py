@@ -13,7 +13,7 @@ import click
 
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.drivers.clock import SystemClock
-from podwire.drivers.store.standing import names, read_standing
+from podwire.drivers.store.standing import names, read_standing, running
 from podwire.errors import BadInput, InUse, NotFound, Stale
 from podwire.model import keys
 from podwire.model.codec import decode_cluster, encode
@@ -68,7 +68,8 @@ def switch(store: Store, owner: Routing, timeout_s: float, clock: Clock) -> str:
     before = standing.cluster
     if before.routing is owner and before.next_routing is None and not standing.undecided:
         return f"{_title(owner)} write the routes already"
-    _refuse_calicos(standing, owner)
+    if owner is Routing.AGENT:
+        _refuse_calicos(store, standing)
     if not standing.ours:
         _write(store, routing=owner, next_routing=None)
         return _first_word(standing, owner)
@@ -90,15 +91,16 @@ def switch(store: Store, owner: Routing, timeout_s: float, clock: Clock) -> str:
     return f"{_title(owner)} write the routes now, on all nodes{_beside(standing)}"
 
 
-def _refuse_calicos(standing: Standing, owner: Routing) -> None:
+def _refuse_calicos(store: Store, standing: Standing) -> None:
     """Refuse to stop speaking BGP while nodes of Calico's hear nothing else.
 
     Raises:
         InUse: some run.
     """
-    if owner is Routing.AGENT and standing.running and standing.pools:
+    there = running(store, standing.calicos) if standing.pools else ()
+    if there:
         raise InUse(
-            f"Calico runs on {names(standing.running)} and learns there of blocks by BGP alone"
+            f"Calico runs on {names(there)} and learns there of blocks by BGP alone"
             f" (pool {names(standing.pools)}): without it their pods and ours would lose each"
             " other; nothing was switched",
             fix="podwire bgp switch bird, and agent when Calico has left every node",

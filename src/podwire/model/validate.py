@@ -155,9 +155,11 @@ def check_change(before: Stored, after: Stored) -> list[Fault]:
     if isinstance(before, ClusterInformation) and isinstance(after, ClusterInformation):
         old_way, new_way = before.routing, after.routing
         if old_way is not new_way:
-            problem = f"cannot be changed from {old_way} to {new_way} by applying"
+            done = "set" if before.undecided else f"changed from {old_way}"
+            problem = f"cannot be {done} to {new_way} by applying"
             path = ("metadata", "annotations", codec.ROUTING_ANNOTATION)
-            fix = f"write {old_way}, and use: podwire bgp switch {new_way}"
+            keep = "leave it out" if before.undecided else f"write {old_way}"
+            fix = f"{keep}, and use: podwire bgp switch {new_way}"
             faults.append(Fault(path, problem, fix))
         if before.next_routing is not after.next_routing:
             path = ("metadata", "annotations", codec.NEXT_ROUTING_ANNOTATION)

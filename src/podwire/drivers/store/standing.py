@@ -38,8 +38,6 @@ class Standing:
     """Nodes whose agent, one of ours, has said something of them."""
     calicos: tuple[str, ...] = ()
     """The others, where Calico made the cluster."""
-    running: tuple[str, ...] = ()
-    """Those of them whose Felix reports."""
     pools: tuple[str, ...] = ()
     """The pools whose blocks Calico's nodes learn of by BGP alone."""
 
@@ -73,15 +71,17 @@ def read_standing(store: Store) -> Standing:
     if cluster.version is None:
         return Standing(cluster=cluster, ours=tuple(sorted(ours)))
     calicos = sorted(node.name for node in nodes if node.name not in ours)
-    running = [name for name in calicos if store.get(keys.node_status_key(name)) is not None]
-    pools = _readable(store, keys.POOLS, decode_pool)
     return Standing(
         cluster=cluster,
         ours=tuple(sorted(ours)),
         calicos=tuple(calicos),
-        running=tuple(running),
-        pools=tuple(pool.name for pool in pools if _needs_bgp(pool, store)),
+        pools=_pools_of_bgp(store),
     )
+
+
+def running(store: Store, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of Calico's nodes whose Felix reports; it is silent 90 s after its end."""
+    return tuple(name for name in nodes if store.get(keys.node_status_key(name)) is not None)
 
 
 def require_decision(store: Store) -> None:
@@ -94,8 +94,9 @@ def require_decision(store: Store) -> None:
     entry = store.get(keys.cluster_key())
     if entry is None or not decode_cluster(entry.key, entry.value).undecided:
         return
-    standing = read_standing(store)
-    if standing.undecided:
+    # Pools first: they are few, and most clusters that say nothing need no BGP.
+    standing = read_standing(store) if _pools_of_bgp(store) else None
+    if standing is not None and standing.undecided:
         raise InUse(
             f"Calico's nodes ({names(standing.calicos)}) learn of blocks by BGP (pool"
             f" {names(standing.pools)}), and nobody has said yet that ours speak it: their pods"
@@ -117,6 +118,11 @@ def _readable(store: Store, prefix: str, decode: Callable[[str, Wire], T]) -> li
         with suppress(BadInput):
             found.append(decode(entry.key, entry.value))
     return found
+
+
+def _pools_of_bgp(store: Store) -> tuple[str, ...]:
+    pools = _readable(store, keys.POOLS, decode_pool)
+    return tuple(pool.name for pool in pools if _needs_bgp(pool, store))
 
 
 def _needs_bgp(pool: IPPool, store: Store) -> bool:
