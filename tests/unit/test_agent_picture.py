@@ -181,6 +181,16 @@ def test_where_bird_writes_routes_ours_are_the_blackhole_alone() -> None:
     calicos = replace(BIRDS, key=RouteKey(destination=THEIRS))
     picture.kernel.saw(calicos)
     assert picture.routes_of_older_bird() == [calicos]
+    assert picture.has_successor(calicos)
+    picture.kernel.gone(BIRDS)
+    assert not picture.has_successor(calicos)
+    # Newer Calicos give theirs a metric.
+    block = Route(
+        key=RouteKey(destination=OWN, metric=1024),
+        kind=RouteKind.BLACKHOLE,
+        protocol=PROTOCOL_BIRD,
+    )
+    assert picture.has_successor(block)
 
 
 def test_where_ours_stand_in_for_bird_s_both_are_there() -> None:

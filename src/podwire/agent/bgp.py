@@ -162,7 +162,7 @@ class BGP:
         if self._bird.report.told is None or self._inherited == [] or now < self._heir_due:
             return
         found = picture.routes_of_older_bird()
-        done = [route for route in found if picture.has_bird_route(route.key.destination)]
+        done = [route for route in found if picture.has_successor(route)]
         if done:
             applier.delete_foreign(done)
         self._inherited = [route for route in found if route not in done]

@@ -432,6 +432,13 @@ class Picture:
         """Those of them that ours cannot have written: all of its own have one metric."""
         return [route for route in self.stale_bird_routes() if route.key.metric != KERNEL_METRIC]
 
+    def has_successor(self, route: Route) -> bool:
+        """Whether ours, our BIRD's or the blackhole of our block, stands for its destination."""
+        key = RouteKey(destination=route.key.destination)
+        own = self.kernel.trackers[Table.ROUTES].actual.get(key)
+        ours = isinstance(own, Route) and own.protocol == PROTOCOL_PODWIRE
+        return ours or self.has_bird_route(route.key.destination)
+
 
 def _ripe(since: dict[T, float | None], now: float, grace_s: float) -> list[T]:
     """What has been out of order for the whole grace period; the period begins at the first ask."""
