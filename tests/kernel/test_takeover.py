@@ -132,7 +132,7 @@ def test_nothing_that_exists_changes_and_no_packet_is_lost(taken: Taken) -> None
             alias = now[name].pop("ifalias")
             assert now[name] == link
             assert alias.startswith("podwire ")
-    assert veths(one)["cali0d7763386da"]["ifalias"].endswith(" default/web-0 eth0")
+    assert veths(one)["cali0d7763386da"]["ifalias"].endswith(" default/web-0 eth0 k8s-pod-network")
     # A restart finds its own marks, and has nothing to write.
     one.end(signal.SIGKILL)
     assert reports(taken, "node-1") == told  # until its lease ends

@@ -33,6 +33,7 @@ from podwire.agent.server import CNIServer
 from podwire.agent.sources import Sources
 from podwire.agent.spool import Spool
 from podwire.agent.status import as_json
+from podwire.agent.strays import has_address
 from podwire.agent.sweep import Sweep
 from podwire.agent.timedstore import TimedStore
 from podwire.agent.timing import TimedCalls
@@ -152,7 +153,7 @@ class Agent:
             follow=self.follow,
             bird=self.bird,
             adopted=lambda: self.attachments.loaded,
-            has_address=self.has_address,
+            has_address=lambda owner: has_address(self.store, owner),
         )
 
     def _cni_world(self, clock: Clock) -> CNIWorld:
@@ -291,12 +292,6 @@ class Agent:
     def is_away(self) -> bool:
         """Whether the datastore does not answer, or refuses writes, as far as is known."""
         return bool(self.loop.picture.mirror.away) or self.registrar.is_refused()
-
-    def has_address(self, container_id: str) -> bool:
-        """Whether IPAM knows addresses of that container: its veth then waits for its own DEL."""
-        entries = self.store.list(keys.HANDLES).entries
-        ids = (keys.parse_handle_key(entry.key) for entry in entries)
-        return any(handle is not None and handle.endswith(f".{container_id}") for handle in ids)
 
     def concerns(self) -> tuple[str, ...]:
         """What is wrong with single objects."""

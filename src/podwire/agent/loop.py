@@ -22,8 +22,7 @@ from podwire.agent.pace import Pace
 from podwire.agent.picture import Picture
 from podwire.agent.resize import Resizer, Size
 from podwire.agent.status import Status, describe
-from podwire.errors import PodwireError
-from podwire.model.endpoint import parse_link_alias
+from podwire.agent.strays import Strays
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +47,7 @@ class Loop:
         self.firewall = FirewallKeeper(world.config.node, world.clock)
         self.forwarding = Forwarding(world.clock, world.inbox.ring)
         self.resizer = Resizer(world.hold.active, world.inbox.ring)
+        self._strays = Strays(world.has_address, world.inbox.ring)
         self._audit = Audit(self.picture.kernel, world.session, self.applier.counters)
         self._next_audit = world.clock.monotonic() + world.config.resync_period_s
         self._stopped = False
@@ -200,12 +200,8 @@ class Loop:
 
         The veth of a container whose pod has a newer one keeps its address until its own DEL.
         """
-        for link in self.picture.stray_links(self._world.clock.monotonic()):
-            owner = parse_link_alias(link.alias)
-            try:
-                explained = owner is None or self._world.has_address(owner.container_id)
-            except PodwireError:
-                explained = True  # the datastore is away: nobody knows
+        strays = self.picture.stray_links(self._world.clock.monotonic())
+        for link, explained in self._strays.judge(strays):
             if explained:
                 self.picture.spare(link)
             else:

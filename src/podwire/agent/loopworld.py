@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from podwire.drivers.netlink.monitor import Monitor
     from podwire.drivers.netlink.session import Session
     from podwire.model.config import AgentConfig
+    from podwire.model.endpoint import LinkOwner
     from podwire.reconcile.backoff import Failures
 
 
@@ -42,5 +43,5 @@ class AgentWorld:
     bird: BirdWriter
     adopted: Callable[[], bool]
     """Whether the endpoints of an earlier run are known again; until then nothing is deleted."""
-    has_address: Callable[[str], bool]
-    """Whether IPAM knows addresses of a container ID; asks the datastore."""
+    has_address: Callable[[LinkOwner], bool]
+    """Whether IPAM knows addresses of a veth's container; asks the datastore, so no turn does."""

@@ -93,11 +93,12 @@ def endpoint_name(node: str, orchestrator: str, workload: str, interface: str) -
 
 
 def link_alias(key: AttachmentKey, title: str) -> str:
-    """IFALIAS of the host-side veth: `podwire <containerID> <ns>/<pod> <ifname>`.
+    """IFALIAS of the host-side veth: `podwire <containerID> <ns>/<pod> <ifname> <network>`.
 
-    Adoption after a restart and late DELs match this mark, never the interface name.
+    Adoption after a restart and late DELs match this mark, never the interface name. The network is
+    left out where it is not known.
     """
-    return f"podwire {key.container_id} {title} {key.interface}"
+    return f"podwire {key.container_id} {title} {key.interface} {key.network}".rstrip(" ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +108,26 @@ class LinkOwner:
     container_id: str
     title: str
     interface: str
+    network: str = ""
+    """Empty where the alias does not tell it."""
+
+    @property
+    def key(self) -> AttachmentKey:
+        """The attachment."""
+        return AttachmentKey(
+            network=self.network, container_id=self.container_id, interface=self.interface
+        )
 
 
 def parse_link_alias(alias: str | None) -> LinkOwner | None:
     """Read an alias written by `link_alias`; None when it is not one of ours."""
     match (alias or "").split(" "):
-        case ["podwire", container_id, title, interface]:
-            return LinkOwner(container_id=container_id, title=title, interface=interface)
+        case ["podwire", container_id, title, interface, *more] if len(more) <= 1:
+            return LinkOwner(
+                container_id=container_id,
+                title=title,
+                interface=interface,
+                network=more[0] if more else "",
+            )
         case _:
             return None
