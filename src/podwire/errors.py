@@ -21,6 +21,7 @@ PodwireError
 │   ├── Conflict                the revision moved
 │   ├── AlreadyExists           create found the key taken
 │   └── Compacted               the watch's start is no longer kept
+│       └── Restored                the datastore is an older state of itself
 └── KernelError             the kernel said no; carries errno and the object
     └── NotThere                ENODEV, ESRCH, ENOENT: deleting it again is success
 """
@@ -123,6 +124,10 @@ class AlreadyExists(Stale):
 
 class Compacted(Stale):
     """The revision a watch should start from is no longer kept: list again."""
+
+
+class Restored(Compacted):
+    """The datastore was restored from a backup: list again, and trust nothing known before."""
 
 
 class KernelError(PodwireError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,23 @@ class EtcdServer:
         self.process.kill()
         self.process.wait(TIMEOUT_S)
 
+    def save(self, snapshot: Path, *words: str) -> None:
+        """Take a snapshot; `words` are etcdctl's for the way in."""
+        where = f"--endpoints={self.endpoint}"
+        _etcdctl(*words, where, "snapshot", "save", str(snapshot))
+
+    def restore(self, snapshot: Path) -> None:
+        """Be the same member of the same cluster with the snapshot's data; to be started anew."""
+        self.kill()
+        shutil.rmtree(self.folder / "data")
+        _etcdctl(
+            *("snapshot", "restore", str(snapshot)),
+            f"--data-dir={self.folder / 'data'}",
+            f"--name={self.name}",
+            f"--initial-cluster={self.members or f'{self.name}={self.peer_url}'}",
+            f"--initial-advertise-peer-urls={self.peer_url}",
+        )
+
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
@@ -89,6 +107,11 @@ class EtcdServer:
         finally:
             store.close()
         return self
+
+
+def _etcdctl(*words: str) -> None:
+    done = subprocess.run([WHEEL / "etcdctl", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def cluster_of(folder: Path, count: int) -> list[EtcdServer]:

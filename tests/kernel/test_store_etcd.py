@@ -14,7 +14,7 @@ from podwire.drivers.netlink import requests
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.store.etcd import client
 from podwire.drivers.store.etcd.store import EtcdStore
-from podwire.errors import Compacted, DatastoreUnavailable, Unsupported
+from podwire.errors import Compacted, DatastoreUnavailable, Restored, Unsupported
 from podwire.model.config import EtcdConfig
 from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
@@ -383,5 +383,40 @@ def test_a_user_logs_in_and_again_when_the_server_has_forgotten(tmp_path: Path) 
         wrong.get("/a")
     assert "passwordFile" in str(caught.value.fix)
     for each in (store, nobody, wrong):
+        each.close()
+    server.kill()
+
+
+@pytest.mark.parametrize("writes", [0, 9], ids=["behind", "overtaken"])
+def test_what_a_restored_etcd_gave_out_before_is_refused(tmp_path: Path, writes: int) -> None:
+    """Also when its revisions have come as far again, with the same cluster ID and term."""
+    (server,) = cluster_of(tmp_path, 1)
+    server.start().wait_ready()
+    store, other = store_of(server), store_of(server)
+    for number in range(20):
+        store.create(f"/a/{number}", {})
+    server.save(tmp_path / "snapshot")
+    for number in range(5):
+        store.create(f"/b/{number}", {})
+    watch = store.watch("/b/", store.list("/b/").revision)
+    server.restore(tmp_path / "snapshot")
+    server.start().wait_ready()
+    for number in range(writes):
+        other.create(f"/b/other-{number}", {})
+    with pytest.raises(DatastoreUnavailable):
+        watch.wait(30)
+    for _ in range(2):
+        with pytest.raises(Restored, match="was restored from a backup"):
+            store.watch("/b/", watch.position)
+    listing = store.list("/b/")
+    assert len(listing.entries) == writes
+    again = store.watch("/b/", listing.revision)
+    made = store.create("/b/new", {})
+    (change,) = again.wait(30)
+    assert change.entry == made
+    again.close()
+    store.watch("/b/", again.position).close()
+    watch.close()
+    for each in (store, other):
         each.close()
     server.kill()

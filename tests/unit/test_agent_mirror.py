@@ -132,3 +132,13 @@ def test_what_is_known_stays_while_the_datastore_is_away() -> None:
     assert set(mirror.nodes) == {"a"}
     mirror.on_changes(keys.NODES, ())
     assert not mirror.away
+
+
+def test_of_a_restored_datastore_even_an_equal_revision_is_read_anew() -> None:
+    mirror = synced()
+    mirror.on_listing(keys.AFFINITIES, [claim("a", revision="7")])
+    old = claim("a", AffinityState.PENDING, revision="7")
+    mirror.on_listing(keys.AFFINITIES, [old])
+    assert mirror.affinities[BLOCK].state is AffinityState.CONFIRMED
+    mirror.on_listing(keys.AFFINITIES, [old], is_restored=True)
+    assert mirror.affinities[BLOCK].state is AffinityState.PENDING

@@ -9,7 +9,7 @@ import pytest
 
 from podwire.agent.observe import Away, Changed, Inbox, Listed, StoreObserver
 from podwire.drivers.store.single_object import SingleObjectStore
-from podwire.errors import DatastoreUnavailable
+from podwire.errors import DatastoreUnavailable, Restored
 from tests.fakes.awaiting import wait_until
 from tests.fakes.ipam_world import WatchedStore
 
@@ -48,6 +48,7 @@ class BreakableStore(WatchedStore):
     def __init__(self, inner: SingleObjectStore) -> None:
         super().__init__(inner)
         self.is_away = False
+        self.is_restored = False
         self.tries = 0
         self.before = self._refuse
         self.watches: list[BreakableWatch] = []
@@ -59,6 +60,9 @@ class BreakableStore(WatchedStore):
 
     def watch(self, prefix: str, revision: Revision) -> BreakableWatch:
         self._refuse()
+        if self.is_restored:
+            self.is_restored = False
+            raise Restored("revisions of before mean nothing")
         self.watches.append(BreakableWatch(self.inner.watch(prefix, revision)))
         return self.watches[-1]
 
@@ -77,7 +81,10 @@ class Heard:
         self.store = BreakableStore(self.inner)
         self.inbox = Inbox()
         self.messages: list[Message] = []
-        self.observer = StoreObserver(self.store, "/a/", self.inbox, lambda low, _high: low / 10)
+        self.restores: list[float] = []
+        self.observer = StoreObserver(
+            self.store, "/a/", self.inbox, lambda low, _high: low / 10, self.restores.append
+        )
 
     def wait_for(self, *kinds: type[Message]) -> None:
         """Until the latest messages are of these kinds."""
@@ -146,3 +153,23 @@ def test_it_lists_again_when_what_it_missed_is_not_kept(heard: Heard) -> None:
     (again,) = [each for each in heard.messages if isinstance(each, Listed)][1:]
     assert [entry.key for entry in again.entries] == ["/a/2"]
     assert heard.observer.relists == 1
+
+
+def test_a_restored_store_is_told_of_first_and_listed_as_such(heard: Heard) -> None:
+    heard.store.cut()
+    heard.wait_for(Away)
+    heard.store.is_restored = True
+    heard.store.is_away = False
+    heard.wait_for(Listed, Changed)
+    assert [each.is_restored for each in heard.messages if isinstance(each, Listed)] == [
+        False,
+        True,
+    ]
+    (away_s,) = heard.restores
+    assert away_s > 0
+    assert (heard.observer.restores, heard.observer.relists) == (1, 0)
+    heard.inner.compact()
+    heard.store.cut()
+    heard.wait_for(Away)
+    heard.store.is_away = False
+    heard.wait_for(Changed)  # from the position of the new listing

@@ -88,6 +88,7 @@ def exposed() -> list[Any]:
                     lag_s=0.5,
                     losses=0,
                     relists=0,
+                    restores=0,
                     unreadable=0,
                     durations=none_yet("get", "ok"),
                 )

@@ -255,9 +255,20 @@ class Agent:
     def follow(self, prefix: str) -> None:
         """Follow a prefix of the datastore; once is enough."""
         if prefix not in self._observers:
-            observer = StoreObserver(self.store, prefix, self.inbox, self.dice.uniform)
+            observer = StoreObserver(
+                self.store, prefix, self.inbox, self.dice.uniform, self.on_restored
+            )
             self._observers[prefix] = observer
             observer.start()
+
+    def on_restored(self, _away_s: float) -> None:
+        """The datastore was restored from a backup: nobody may trust what it said before.
+
+        Told by the observer of each prefix, which may come more than once.
+        """
+        self.ipam.forget()
+        self.publisher.forget_all()
+        self.registrar.begin_anew()
 
     def stop(self) -> None:
         """End the threads that wait for the datastore."""

@@ -184,6 +184,8 @@ class Collector:
                 lag_s=sources.datastore_lag_s(),
                 losses=sum(each.losses for each in observers),
                 relists=sum(each.relists for each in observers),
+                # Each observer finds it out for itself.
+                restores=max((each.restores for each in observers), default=0),
                 unreadable=len(mirror.unreadable),
                 durations=sources.store.durations.read(),
             )

@@ -223,6 +223,7 @@ class DatastoreFigures:
     lag_s: float
     losses: int
     relists: int
+    restores: int
     unreadable: int
     durations: Mapping[Labels, Durations]
 
@@ -240,6 +241,8 @@ def datastore_metrics(seen: DatastoreFigures) -> Iterator[Metric]:
     yield counter("podwire_datastore_watch_losses_total", text, seen.losses)
     text = "Times changes had been forgotten (compaction), and everything was listed again."
     yield counter("podwire_datastore_relists_total", text, seen.relists)
+    text = "Times the datastore was found to be restored from a backup, and told of its pods again."
+    yield counter("podwire_datastore_restores_total", text, seen.restores)
     text = "Objects in the datastore the agent cannot read; it goes on with what it knew of them."
     yield gauge("podwire_datastore_unreadable_objects", text, seen.unreadable)
     text = (

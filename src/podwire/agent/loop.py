@@ -119,8 +119,10 @@ class Loop:
         picture = self.picture
         for message in self._world.inbox.take():
             match message:
-                case Listed(prefix, entries):
-                    picture.mirror.on_listing(prefix, entries)
+                case Listed(prefix, entries, is_restored):
+                    picture.mirror.on_listing(prefix, entries, is_restored=is_restored)
+                    # What stands there of this node is old, or nothing does.
+                    picture.publication.is_news |= is_restored
                 case Changed(prefix, changes):
                     picture.mirror.on_changes(prefix, changes)
                 case Away(prefix, reason):

@@ -171,13 +171,18 @@ class Mirror:
         moved, self._moved = self._moved, Moved()
         return moved
 
-    def on_listing(self, prefix: str, entries: Iterable[Entry]) -> None:
-        """Everything below the prefix, as it is now; what is not in it is gone."""
+    def on_listing(
+        self, prefix: str, entries: Iterable[Entry], *, is_restored: bool = False
+    ) -> None:
+        """Everything below the prefix, as it is now; what is not in it is gone.
+
+        Of a datastore that was restored even what has the revision it had is read anew.
+        """
         known = self._revisions[prefix]
         gone = set(known)
         for entry in entries:
             gone.discard(entry.key)
-            if known.get(entry.key) != entry.revision:
+            if is_restored or known.get(entry.key) != entry.revision:
                 known[entry.key] = entry.revision
                 self._put(entry.key, entry.value)
         for key in gone:

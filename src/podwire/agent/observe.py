@@ -14,14 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from podwire.errors import Compacted, DatastoreUnavailable
+import structlog
+
+from podwire.errors import Compacted, DatastoreUnavailable, Restored
 from podwire.reconcile.backoff import LONGEST_DELAY_S, delay_s
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from podwire.boundary import Change, Entry, Revision, Store, Watch
     from podwire.reconcile.backoff import Draw
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Listed:
 
     prefix: str
     entries: Sequence[Entry]
+    is_restored: bool = False
+    """The datastore was restored from a backup: equal revisions may have other values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +111,24 @@ class StoreObserver:
 
     A watch that breaks is begun again where it ended, for nothing was missed: after an outage a
     hundred agents that listed everything again would be the next one. Only who asks for changes
-    that are no longer kept has to list.
+    that are no longer kept has to list, and who follows a datastore that was restored.
+
+    `on_restored` is told of that, before what is listed then, with how long the datastore was away.
     """
 
-    def __init__(self, store: Store, prefix: str, inbox: Inbox, draw: Draw) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        inbox: Inbox,
+        draw: Draw,
+        on_restored: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._prefix = prefix
         self._inbox = inbox
         self._draw = draw
+        self._on_restored = on_restored
         self._stopped = threading.Event()
         self._watch: Watch | None = None
         self._position: Revision | None = None
@@ -123,6 +140,11 @@ class StoreObserver:
         """How often following ended because the datastore went away."""
         self.relists = 0
         """How often changes were missed and everything was listed again."""
+        self.restores = 0
+        """How often the datastore was found to be restored from a backup."""
+        self._is_restored = False
+        """Whether it was, and has not been listed since."""
+        self._restored_at = -LONGEST_DELAY_S
         name = f"watch {prefix.rstrip('/').rsplit('/', 1)[-1]}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -141,6 +163,8 @@ class StoreObserver:
             began = time.monotonic()
             try:
                 self._follow()
+            except Restored as error:
+                self._stopped.wait(delay_s(self._on_restore(error), self._draw))
             except Compacted:
                 self.relists += 1  # changes were missed: list again
                 self._position = None
@@ -149,16 +173,33 @@ class StoreObserver:
                 if self.away_at is None:
                     self.away_at = time.monotonic()
                     self.losses += 1
-                # A watch that lived for a while was a success, one that breaks at once was none.
-                lived = time.monotonic() - began > LONGEST_DELAY_S
-                self._failures = 1 if lived else self._failures + 1
                 self._inbox.put(Away(self._prefix, error.message))
-                self._stopped.wait(delay_s(self._failures, self._draw))
+                self._stopped.wait(delay_s(self._count_failure(began), self._draw))
+
+    def _count_failure(self, began: float) -> int:
+        # A watch that lived for a while was a success, one that breaks at once was none.
+        lived = time.monotonic() - began > LONGEST_DELAY_S
+        self._failures = 1 if lived else self._failures + 1
+        return self._failures
+
+    def _on_restore(self, error: Restored) -> int:
+        """Trust nothing; how often that came to pass in a row."""
+        now, before = time.monotonic(), self._restored_at
+        self._restored_at = now
+        self.restores += 1
+        self._position = None
+        self._is_restored = True
+        # Two datastores that answer in turn must not make a busy loop.
+        self._failures = 1 if now - before > LONGEST_DELAY_S else self._failures + 1
+        log.warning("datastore restored", prefix=self._prefix, reason=error.message)
+        self._on_restored(0.0 if self.away_at is None else now - self.away_at)
+        return self._failures
 
     def _follow(self) -> None:
         if self._position is None:
             listing = self._store.list(self._prefix)
-            self._inbox.put(Listed(self._prefix, listing.entries))
+            self._inbox.put(Listed(self._prefix, listing.entries, self._is_restored))
+            self._is_restored = False
             self._position = listing.revision
         self._watch = self._store.watch(self._prefix, self._position)
         self.away_at = None

@@ -136,6 +136,12 @@ class Publisher:
         with self._lock:
             self._reached.discard(block)
 
+    def forget_all(self) -> None:
+        """The datastore was restored: what the others have published may be old."""
+        with self._lock:
+            self._reached.clear()
+            self._silent.clear()
+
     def wait_applied(self, block: IPNetwork | IPAddress, timeout_s: float = 1.0) -> bool:
         """Wait until every live node has published the block (or the borrowed address).
 

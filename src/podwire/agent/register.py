@@ -81,6 +81,7 @@ class Registrar:
         self._registered = False
         self._told = False
         self._doubtful = False
+        self._anew = False
         self.problems: dict[str, PodwireError] = {}
         self.writes = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -121,6 +122,11 @@ class Registrar:
         self._doubtful = True
         self.look()
 
+    def begin_anew(self) -> None:
+        """The datastore was restored: a Node object that is missing was not deleted by anybody."""
+        self._anew = True
+        self.look()
+
     # --- the thread -----------------------------------------------------------------------------
 
     def _run(self, publisher: Publisher) -> None:
@@ -145,6 +151,8 @@ class Registrar:
 
     def turn(self) -> bool:
         """Look at everything once and repair it; whether all is in order."""
+        if self._anew:
+            self._anew = self._registered = self._told = False
         if self._doubtful:
             if not self._step("datastore", self._store.check_writable):
                 return False

@@ -152,6 +152,10 @@ class IPAM:
         with self._turn:
             return holder_of(self._desk, address)
 
+    def forget(self) -> None:
+        """Trust nothing that is remembered: the datastore was restored from a backup."""
+        self._desk.memory.forget()
+
     def refuse_without_room(self, pools: Sequence[str] | None = None) -> None:
         """Raise what `assign` would if a pod came now; assigns and claims nothing.
 

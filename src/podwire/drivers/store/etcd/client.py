@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import grpc
 
 from podwire.drivers.store.etcd import etcd_pb2 as pb
+from podwire.drivers.store.etcd.lineage import Lineage
 from podwire.drivers.store.etcd.silence import FIX, Silence
 from podwire.errors import BadInput, Compacted, Conflict, DatastoreUnavailable
 
@@ -99,6 +100,7 @@ class Client:
         self._files = self._stamps()
         self._current = 0
         self._silence = Silence(TIMEOUT_S)
+        self.lineage = Lineage()
         self._token: str | None = None
         self._closed = False
 
@@ -127,6 +129,7 @@ class Client:
         while tries and (left := deadline - time.monotonic()) > 0:
             token = self._authenticated(deadline)
             place = self._current
+            known = self.lineage.known
             try:
                 answer = self._once(place, method, request, token, min(ATTEMPT_S, left))
             except grpc.RpcError as error:
@@ -142,10 +145,27 @@ class Client:
                 self.leave(place)
             else:
                 self._silence.answered()
+                if isinstance(answer, pb.RangeResponse | pb.TxnResponse):
+                    self.lineage.look(known, answer.header)
                 return answer, failure is not None
         away = self._away(failure)
         self._silence.unanswered(began, away.message)
         raise away
+
+    def look_back(self) -> None:
+        """See whether etcd still is the one we spoke with; `lineage` tells."""
+        self.call(RANGE, pb.RangeRequest(key=b"\0", count_only=True))
+        self.look_at_log()
+
+    def look_at_log(self) -> None:
+        """See whether a member's log has become shorter; `lineage` tells.
+
+        To be asked after an answer through consensus: a member that was just started does not know
+        yet how long its log is.
+        """
+        known = self.lineage.known
+        answer = self.call(STATUS, pb.StatusRequest())
+        self.lineage.look_at_log(known, answer.header, answer.raft_index)
 
     def stream(
         self, method: Method[Q, A], requests: Iterator[Q], timeout_s: float | None = None

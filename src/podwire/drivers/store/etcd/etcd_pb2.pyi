@@ -45,10 +45,22 @@ class Event(_message.Message):
     ) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("revision",)
+    __slots__ = ("cluster_id", "member_id", "revision", "raft_term")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    RAFT_TERM_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    member_id: int
     revision: int
-    def __init__(self, revision: _Optional[int] = ...) -> None: ...
+    raft_term: int
+    def __init__(
+        self,
+        cluster_id: _Optional[int] = ...,
+        member_id: _Optional[int] = ...,
+        revision: _Optional[int] = ...,
+        raft_term: _Optional[int] = ...,
+    ) -> None: ...
 
 class RangeRequest(_message.Message):
     __slots__ = ("key", "range_end", "limit", "revision", "count_only")
@@ -306,11 +318,16 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("header", "version")
+    __slots__ = ("header", "version", "raft_index")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    RAFT_INDEX_FIELD_NUMBER: _ClassVar[int]
     header: Header
     version: str
+    raft_index: int
     def __init__(
-        self, header: _Optional[_Union[Header, _Mapping]] = ..., version: _Optional[str] = ...
+        self,
+        header: _Optional[_Union[Header, _Mapping]] = ...,
+        version: _Optional[str] = ...,
+        raft_index: _Optional[int] = ...,
     ) -> None: ...

@@ -20,7 +20,7 @@ from podwire.drivers.store.etcd.transaction import (
     transaction,
     written,
 )
-from podwire.drivers.store.etcd.watch import EtcdWatch
+from podwire.drivers.store.etcd.watch import EtcdWatch, Position, parse_position, restored
 from podwire.errors import Compacted, Conflict, DatastoreUnavailable, Unsupported
 from podwire.model import keys
 
@@ -77,6 +77,7 @@ class EtcdStore:
 
     def _list(self, prefix: str) -> Listing:
         start, end = prefix_range(prefix)
+        lineage = self._client.lineage.known.number
         found: list[Entry] = []
         revision = 0
         while True:
@@ -87,8 +88,11 @@ class EtcdStore:
             # All pages show the moment of the first.
             revision = revision or answer.header.revision
             found += map(entry_of, answer.kvs)
+            if self._client.lineage.known.number != lineage:
+                raise restored(self._client)
             if not answer.more:
-                return Listing(entries=tuple(found), revision=str(revision))
+                position = Position(revision, lineage)
+                return Listing(entries=tuple(found), revision=str(position))
             start = bytes(answer.kvs[-1].key) + b"\0"
 
     def create(self, key: str, value: Wire) -> Entry:
@@ -131,6 +135,9 @@ class EtcdStore:
     def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
         """See `Store.keep`."""
         self._leases.setdefault(key, Lease(self._client, ttl_s)).write(key, value, also)
+        # Nobody has to hear of it here, the next watch does; but the longer etcd's log is known to
+        # be, the longer a restored one is told by its own.
+        self._client.look_at_log()
 
     def let_go(self, key: str) -> None:
         """See `Store.let_go`."""
@@ -154,13 +161,26 @@ class EtcdStore:
 
     def watch(self, prefix: str, revision: Revision) -> EtcdWatch:
         """See `Store.watch`."""
-        if not revision.isdecimal():
+        position = parse_position(revision)
+        if position is None:
             raise Compacted(f"{revision!r} is no revision of etcd", fix="list again")
         # Asking for anything as it was then tells whether what came later is still known. A watch
         # would tell only later, and would wait for a revision of another cluster for ever.
-        probe = pb.RangeRequest(key=b"\0", revision=int(revision), count_only=True)
-        self._client.call(RANGE, probe)
-        return EtcdWatch(self._client, prefix_range(prefix), int(revision))
+        probe = pb.RangeRequest(key=b"\0", revision=position.revision, count_only=True)
+        try:
+            self._client.call(RANGE, probe)
+        except Compacted:
+            # A revision that etcd has not come to yet is refused like one that it has forgotten.
+            self._client.look_back()
+            self._refuse_when_restored(position)
+            raise
+        self._client.look_at_log()
+        self._refuse_when_restored(position)
+        return EtcdWatch(self._client, prefix_range(prefix), position)
+
+    def _refuse_when_restored(self, position: Position) -> None:
+        if self._client.lineage.known.number != position.lineage:
+            raise restored(self._client)
 
     def compact(self) -> None:
         """Make etcd forget everything but the present (a duty of one program in a cluster)."""
