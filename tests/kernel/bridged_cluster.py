@@ -102,6 +102,15 @@ class BridgedCluster:
         wait_until(lambda: all((node.status() or {}).get("ready") for node in self.nodes), START_S)
         return self.nodes
 
+    def save(self) -> None:
+        """Take a snapshot of etcd."""
+        self.etcdctl("snapshot", "save", str(self.folder / "snapshot"))
+
+    def restore(self) -> None:
+        """Let etcd go on from the snapshot."""
+        self.server.restore(self.folder / "snapshot")
+        self.server.start().wait_ready(self.etcd)
+
     def etcdctl(self, *words: str) -> None:
         files = (f"--cacert={self.etcd.ca_file}", f"--cert={self.etcd.cert_file}")
         key = f"--key={self.etcd.key_file}"

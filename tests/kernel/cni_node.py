@@ -23,6 +23,7 @@ from podwire.agent.leaks import Leaks
 from podwire.agent.server import CNIServer
 from podwire.agent.spool import Spool
 from podwire.agent.world import CNIWorld
+from podwire.agent.writeback import Writeback
 from podwire.drivers import namespaces
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.netlink.session import Session
@@ -123,6 +124,8 @@ class CNINode:
             held=lambda: self.is_held,
         )
         self.attachments = Attachments(self.world)
+        self.writeback = Writeback(self.attachments)
+        self.writeback.start()
         self.attachments.start()
         self.server = CNIServer(self.socket, self.attachments, dict)
         self.server.start()
@@ -135,6 +138,7 @@ class CNINode:
     def stop(self) -> None:
         self.server.stop()
         self.attachments.stop()
+        self.writeback.stop()
 
     # --- plugin -------------------------------------------------------------------------------
 

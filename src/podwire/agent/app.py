@@ -38,6 +38,7 @@ from podwire.agent.sweep import Sweep
 from podwire.agent.timedstore import TimedStore
 from podwire.agent.timing import TimedCalls
 from podwire.agent.world import CNIWorld
+from podwire.agent.writeback import Writeback
 from podwire.drivers.boot import boot_id
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.felix import find_felix
@@ -121,6 +122,9 @@ class Agent:
         self.publisher.watch_over(self.other_nodes)
         self.spool = Spool(Path(config.spool_dir))
         self.attachments = Attachments(self._cni_world(clock))
+        self.writeback = Writeback(self.attachments)
+        self.writeback.on_settled = self.on_settled
+        self.registrar.may_claim = lambda: not self.is_settling()
         self.sweep = Sweep(
             self.attachments,
             self.loop.picture.mirror,
@@ -154,6 +158,7 @@ class Agent:
             bird=self.bird,
             adopted=lambda: self.attachments.loaded,
             has_address=lambda owner: has_address(self.store, owner),
+            settling=self.is_settling,
         )
 
     def _cni_world(self, clock: Clock) -> CNIWorld:
@@ -170,6 +175,7 @@ class Agent:
             boot=boot_id(),
             admit=self.loop.firewall.admit,
             may_spoof=self.loop.firewall.may_spoof,
+            settling=self.is_settling,
             held=self.hold.active,
             doubt_store=self.registrar.doubt,
         )
@@ -200,6 +206,8 @@ class Agent:
             self.store, self.config.node, SystemClock(), self.hold, self.dice.uniform
         )
         stack.callback(self.stop)
+        self.writeback.start()
+        stack.callback(self.writeback.stop)
         self.attachments.start()
         stack.callback(self.attachments.stop)
         self.server.start()
@@ -261,14 +269,20 @@ class Agent:
             self._observers[prefix] = observer
             observer.start()
 
-    def on_restored(self, _away_s: float) -> None:
+    def on_restored(self, away_s: float) -> None:
         """The datastore was restored from a backup: nobody may trust what it said before.
 
         Told by the observer of each prefix, which may come more than once.
         """
+        self.writeback.on_restored(away_s)
         self.ipam.forget()
         self.publisher.forget_all()
         self.registrar.begin_anew()
+
+    def on_settled(self) -> None:
+        """All nodes have told a restored datastore of their pods."""
+        self.registrar.look()
+        self.inbox.ring()
 
     def stop(self) -> None:
         """End the threads that wait for the datastore."""
@@ -304,10 +318,18 @@ class Agent:
         """Whether the datastore does not answer, or refuses writes, as far as is known."""
         return bool(self.loop.picture.mirror.away) or self.registrar.is_refused()
 
+    def is_settling(self) -> bool:
+        """Whether the datastore was restored, and not all pods were written back to it yet."""
+        return self.writeback.is_settling
+
     def concerns(self) -> tuple[str, ...]:
         """What is wrong with single objects."""
         problem = None if self.health is None else self.health.problem
-        return (*self.loop.status.concerns, *(() if problem is None else (str(problem),)))
+        return (
+            *self.loop.status.concerns,
+            *self.writeback.concerns(),
+            *(() if problem is None else (str(problem),)),
+        )
 
     def control(self, request: Mapping[str, JSON]) -> Mapping[str, JSON]:
         """Answer a control request.

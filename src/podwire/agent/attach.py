@@ -247,10 +247,7 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
         metadata=Metadata(
             name=endpoint_name(world.node, orchestrator, workload, request.interface),
             namespace=namespace,
-            labels={
-                "projectcalico.org/namespace": namespace,
-                "projectcalico.org/orchestrator": orchestrator,
-            },
+            labels=labels_of(namespace, orchestrator),
             annotations=annotations,
         ).born(uuid.uuid4(), world.clock.now()),
         orchestrator=orchestrator,
@@ -261,9 +258,22 @@ def new_endpoint(world: CNIWorld, request: Request) -> WorkloadEndpoint:
         interface=host_interface(world, request),
         mac=request.demand.mac or random_mac(),
         addresses=(),
-        profiles=(request.config.name if pod is None else f"kns.{namespace}",),
+        profiles=(profile_of(None if pod is None else namespace, request.config.name),),
         allowed_source_prefixes=request.demand.sources,
     )
+
+
+def labels_of(namespace: str, orchestrator: str) -> dict[str, str]:
+    """Labels of every endpoint, by which policies select."""
+    return {
+        "projectcalico.org/namespace": namespace,
+        "projectcalico.org/orchestrator": orchestrator,
+    }
+
+
+def profile_of(namespace: str | None, network: str) -> str:
+    """Profile of a pod of that namespace; without Kubernetes (None) its network's."""
+    return network if namespace is None else f"kns.{namespace}"
 
 
 def renewed(endpoint: WorkloadEndpoint, before: WorkloadEndpoint) -> WorkloadEndpoint:

@@ -89,6 +89,8 @@ class Attachments:
         self._refused: dict[Demand, tuple[float, str]] = {}
         """What STATUS refused last, and when; a hold apart, which ends at once."""
         self._surplus = Surplus(world)
+        self.on_forgotten: Callable[[], None] = lambda: None
+        """Pods live here that the datastore does not know."""
         self._status = Probe(world)
         self._stopping = threading.Event()
         self._drainer = threading.Thread(target=self._drain_often, name="spool", daemon=True)
@@ -129,8 +131,10 @@ class Attachments:
             if not self.loaded:
                 self.world.refuse_when_held()
                 require_decision(self.world.store)
-                recover(self.world)
+                forgotten = recover(self.world)
                 self.loaded = True
+                if forgotten:
+                    self.on_forgotten()
                 self._surplus.look_soon()
 
     def drain(self) -> int:

@@ -36,9 +36,10 @@ from podwire.model.endpoint import parse_link_alias
 from podwire.model.link import INTERFACE_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from podwire.agent.attachments import Attachments
+    from podwire.agent.world import CNIWorld
     from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.block import Block
     from podwire.model.endpoint import AttachmentKey
@@ -193,7 +194,12 @@ class Leaks:
                 return False
             forget_connections(tenant.addresses)
             # Before the address: an endpoint must never outlive it.
-            self._delete_endpoints(tenant)
+            known = tenant.attached
+            delete_endpoints(
+                self._world,
+                tenant.namespace if known is None else known.title.partition("/")[0],
+                tenant.container_ids if known is None else (known.container_id,),
+            )
             self._world.endpoints.remove(key)
             released = self._give_back(tenant)
         if set(released) != set(tenant.addresses):
@@ -212,18 +218,6 @@ class Leaks:
         container_id = tenant.container_ids[-1]
         return orphan(tenant.handle.removesuffix(f".{container_id}"), container_id, ())
 
-    def _delete_endpoints(self, tenant: Tenant) -> None:
-        """Those of the tenant's container; a newer container of the same pod keeps its own."""
-        world, known = self._world, tenant.attached
-        namespace = known.title.partition("/")[0] if known is not None else tenant.namespace
-        prefix = keys.node_endpoint_prefix(namespace, world.node)
-        for entry in world.store.list(prefix).entries:
-            containers = tenant.container_ids if known is None else (known.container_id,)
-            with suppress(BadInput, Conflict):  # cannot be read, or is somebody else's by now
-                endpoint = codec.decode_endpoint(entry.key, entry.value)
-                if endpoint.node == world.node and endpoint.container_id in containers:
-                    world.store.delete(entry.key, entry.revision)
-
     def _give_back(self, tenant: Tenant) -> tuple[IPAddress, ...]:
         """Release exactly what was seen, all of the handle's addresses or none."""
         ipam = self._world.ipam
@@ -234,6 +228,16 @@ class Leaks:
             for address, sequence in tenant.addresses.items()
         ]
         return ipam.release_addresses(lost).released
+
+
+def delete_endpoints(world: CNIWorld, namespace: str, containers: Collection[str]) -> None:
+    """Those of a container on this node; a newer container of the same pod keeps its own."""
+    prefix = keys.node_endpoint_prefix(namespace, world.node)
+    for entry in world.store.list(prefix).entries:
+        with suppress(BadInput, Conflict):  # cannot be read, or is somebody else's by now
+            endpoint = codec.decode_endpoint(entry.key, entry.value)
+            if endpoint.node == world.node and endpoint.container_id in containers:
+                world.store.delete(entry.key, entry.revision)
 
 
 def look_at_kernel(host: Session, boot: str) -> Carried:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PIECE_S = 0.005
 """Longest stretch of work before the loop looks up again."""
 
+SETTLING = "the datastore was restored from a backup, and is told of the pods it does not know"
+
 log = structlog.get_logger(__name__)
 
 
@@ -252,6 +254,8 @@ class Loop:
             why_not.append("pods of an earlier run are being checked")
         if blocked is None and not self._settled:
             why_not.append("the kernel is being brought up to date")
+        if self._world.settling():
+            why_not.append(SETTLING)
         before = self.status
         why_not += self.bgp.reasons()
         left_out = (

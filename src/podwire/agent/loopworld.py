@@ -45,3 +45,5 @@ class AgentWorld:
     """Whether the endpoints of an earlier run are known again; until then nothing is deleted."""
     has_address: Callable[[LinkOwner], bool]
     """Whether IPAM knows addresses of a veth's container; asks the datastore, so no turn does."""
+    settling: Callable[[], bool]
+    """Whether the datastore was restored a moment ago, and nodes still tell it of their pods."""

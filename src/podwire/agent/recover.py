@@ -16,6 +16,7 @@ from podwire.agent.check import orphan, orphaned_handles
 from podwire.agent.detach import delete_host_link, detach, forget_connections, release
 from podwire.agent.endpoints import LocalEndpoint, key_of
 from podwire.agent.sandbox import Pod, delete_link_if_there
+from podwire.agent.survivors import survivors
 from podwire.drivers import namespaces
 from podwire.drivers.netlink.session import Session
 from podwire.errors import BadInput, PodwireError
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-def recover(world: CNIWorld) -> None:
+def recover(world: CNIWorld) -> tuple[LocalEndpoint, ...]:
     """Fill the registry from datastore and kernel, take half-made things back, empty the spool.
+
+    Returns pods that live here and that the datastore does not know (survivors.py): to be written
+    back.
 
     Raises:
         DatastoreUnavailable: away; nothing was taken back.
@@ -43,6 +47,7 @@ def recover(world: CNIWorld) -> None:
     with Session.open() as host:
         links = tuple(host.links().values())
         numbers = host.namespace_ids()
+        neighbours = host.neighbours()
     by_owner = {
         (owner.container_id, owner.interface): link
         for link in links
@@ -67,8 +72,19 @@ def recover(world: CNIWorld) -> None:
             half_made.append(local)
     for local in half_made:
         take_back(world, local, links)
-    take_back_orphans(world, links)
+    unexplained = take_back_orphans(world, links)
+    found = []
+    for survivor, link in survivors(world, unexplained, neighbours):
+        if is_complete(survivor.endpoint, link, numbers, paths):
+            log.warning("pod unknown to the datastore kept", pod=survivor.endpoint.title)
+            world.endpoints.put(survivor)
+            found.append(survivor)
+            unexplained.remove(link)
+    for link in unexplained:
+        log.info("veth without endpoint deleted", interface=link.name)
+        delete_link_if_there(link.index)
     world.spool.drain(lambda key: detach(world, key))
+    return tuple(found)
 
 
 def stored_endpoints(world: CNIWorld) -> Iterator[WorkloadEndpoint]:
@@ -124,8 +140,8 @@ def take_back(world: CNIWorld, local: LocalEndpoint, links: tuple[Link, ...]) ->
     release(world, local.key, codec.key_of(endpoint))
 
 
-def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
-    """Release addresses without endpoint and delete veths of ours without address.
+def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> list[Link]:
+    """Release addresses without endpoint; the veths of ours that have neither.
 
     A displaced container's veth keeps its address, and so stays until its own DEL. Where a store
     writes address and endpoint at once, no crash of ours leaves one without the other: such an
@@ -144,8 +160,8 @@ def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> None:
         network, _, container_id = handle.rpartition(".")
         log.info("address without endpoint released", handle=handle)
         forget_connections(release(world, orphan(network, container_id, ()), ""))
-    for link in links:
-        owner = parse_link_alias(link.alias)
-        if owner is not None and owner.container_id not in kept:
-            log.info("veth without endpoint deleted", interface=link.name)
-            delete_link_if_there(link.index)
+    return [
+        link
+        for link in links
+        if (owner := parse_link_alias(link.alias)) is not None and owner.container_id not in kept
+    ]

@@ -85,6 +85,8 @@ class Registrar:
         self.problems: dict[str, PodwireError] = {}
         self.writes = 0
         self.on_change: Callable[[], None] = lambda: None
+        self.may_claim: Callable[[], bool] = lambda: True
+        """Whether a block that looks free is free."""
 
     @property
     def registered(self) -> bool:
@@ -162,7 +164,8 @@ class Registrar:
         done = self._step("node", self.ensure_node)
         if done:
             # A block first: a tunnel address wants to lie in a block of its own node.
-            self._step("block", self.ensure_block)
+            if self.may_claim():
+                self._step("block", self.ensure_block)
             self._step("tunnel", self.ensure_tunnels)
         if not self.problems:
             self._registered = True

@@ -42,6 +42,8 @@ class CNIWorld:
     """Tell the rules against spoofing whose addresses these are, before the pod can send."""
     may_spoof: Callable[[], bool] = lambda: False
     """Whether pods may send from prefixes that are allowed to them besides their addresses."""
+    settling: Callable[[], bool] = lambda: False
+    """Whether the datastore was restored a moment ago, and nodes still tell it of their pods."""
     held: Callable[[], bool]
     """Whether somebody has stopped all writes of this agent."""
     doubt_store: Callable[[], object] = lambda: None
@@ -64,6 +66,21 @@ class CNIWorld:
 
     def refuse_when_frozen(self) -> None:
         """Raise when the cluster takes no changes now.
+
+        Raises:
+            DatastoreUnavailable: away, not set up, frozen by ClusterInformation, or restored a
+                moment ago.
+        """
+        if self.settling():
+            raise DatastoreUnavailable(
+                "the datastore was restored from a backup a moment ago: until all nodes have told"
+                " it of their pods, what looks free may be in use",
+                fix="try again in a few seconds",
+            )
+        self.refuse_when_locked()
+
+    def refuse_when_locked(self) -> None:
+        """Raise when the cluster takes no changes at all.
 
         Raises:
             DatastoreUnavailable: away, not set up, or frozen by ClusterInformation.

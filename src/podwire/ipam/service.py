@@ -21,6 +21,7 @@ from podwire.ipam.ledger import AlsoRefused, Ledger
 from podwire.ipam.memory import Memory
 from podwire.ipam.pools import Asker, select_pools
 from podwire.ipam.records import Records
+from podwire.ipam.regain import regain
 from podwire.ipam.release import by_block, holder_of, release_by_handle, release_from
 from podwire.ipam.request import Assigned, AssignRequest, Release, Released
 from podwire.ipam.room import refuse_without_room
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock, Dice, Store, Write
     from podwire.ipam.memory import View
     from podwire.ipam.records import Record
+    from podwire.ipam.regain import Regained
     from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.block import Allocation, Block
     from podwire.model.pool import IPPool
@@ -151,6 +153,22 @@ class IPAM:
         """Who has the address, as the datastore has it now; None when nobody, or when it rests."""
         with self._turn:
             return holder_of(self._desk, address)
+
+    def regain(self, request: AssignRequest, is_gone: Callable[[Allocation], bool]) -> Regained:
+        """Enter the address asked for, which a pod of this node carries, as that pod's again.
+
+        `is_gone` says of an allocation whether its owner cannot be there any more.
+
+        Raises:
+            NoPool: no IPPool has the address.
+            AddressTaken: it has become somebody else's.
+        """
+        address = request.address
+        assert address is not None, "only an address that is known can be regained"
+        with self._turn:
+            return self._again(
+                f"address {address}", lambda: regain(self._desk, request, address, is_gone)
+            )
 
     def forget(self) -> None:
         """Trust nothing that is remembered: the datastore was restored from a backup."""
