@@ -127,6 +127,24 @@ def test_a_node_deleted_under_a_running_agent_stays_deleted() -> None:
     assert registrar(store).turn()
 
 
+def test_a_node_that_a_restored_datastore_lacks_registers_again_and_takes_nothing_yet() -> None:
+    store = cluster(pool(vxlan_mode=Mode.ALWAYS))
+    here = registrar(store)
+    here.turn()
+    for prefix in (keys.NODES, keys.BLOCKS4, keys.AFFINITIES, keys.HANDLES):
+        for entry in store.list(prefix).entries:
+            store.delete(entry.key)
+    here.may_take = lambda: False
+    here.begin_anew()
+    assert here.turn()
+    assert not here.ready  # the others have to hear of it first, as of a new node
+    assert node(store).vxlan_tunnel is None
+    assert not store.list(keys.AFFINITIES).entries
+    here.may_take = lambda: True
+    assert here.turn()
+    assert node(store).vxlan_tunnel in CIDR
+
+
 def test_another_encapsulation_means_another_tunnel_address() -> None:
     store = cluster(pool(vxlan_mode=Mode.ALWAYS))
     running = registrar(store)

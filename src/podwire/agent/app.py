@@ -124,7 +124,7 @@ class Agent:
         self.attachments = Attachments(self._cni_world(clock))
         self.writeback = Writeback(self.attachments)
         self.writeback.on_settled = self.on_settled
-        self.registrar.may_claim = lambda: not self.is_settling()
+        self.registrar.may_take = lambda: not self.is_settling()
         self.sweep = Sweep(
             self.attachments,
             self.loop.picture.mirror,

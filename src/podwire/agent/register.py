@@ -85,8 +85,8 @@ class Registrar:
         self.problems: dict[str, PodwireError] = {}
         self.writes = 0
         self.on_change: Callable[[], None] = lambda: None
-        self.may_claim: Callable[[], bool] = lambda: True
-        """Whether a block that looks free is free."""
+        self.may_take: Callable[[], bool] = lambda: True
+        """Whether blocks and addresses that look free are free."""
 
     @property
     def registered(self) -> bool:
@@ -162,10 +162,9 @@ class Registrar:
         if self._address is None:
             return not self.problems
         done = self._step("node", self.ensure_node)
-        if done:
+        if done and self.may_take():
             # A block first: a tunnel address wants to lie in a block of its own node.
-            if self.may_claim():
-                self._step("block", self.ensure_block)
+            self._step("block", self.ensure_block)
             self._step("tunnel", self.ensure_tunnels)
         if not self.problems:
             self._registered = True

@@ -84,12 +84,12 @@ class Writeback:
     def on_restored(self, away_s: float = 0.0) -> None:
         """The datastore was restored; it had been away for so long.
 
-        The others were cut off with us. They wait at most as long as they have waited by then
-        between two tries, and never longer than the longest delay.
+        The others were cut off with us. Whoever tried a moment before it was back waits at most
+        twice as long as it was away until the next try, and never longer than the longest delay.
         """
         now = self._world.clock.monotonic()
         with self._changed:
-            self._until = max(self._until, now + min(away_s, LONGEST_DELAY_S) + OTHERS_S)
+            self._until = max(self._until, now + min(2 * away_s, LONGEST_DELAY_S) + OTHERS_S)
             self.is_settling = True
         self.look_soon()
 
