@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.lineage import Lineage
-from podwire.drivers.store.etcd.watch import Position, parse_position
+from podwire.drivers.store.etcd.watch import EtcdWatch, Position, parse_position
+from podwire.errors import Restored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def header(revision: int, term: int = 5, cluster: int = 1, member: int = 1) -> pb.Header:
@@ -64,3 +71,49 @@ def test_a_position_tells_which_etcd_gave_it_out() -> None:
         assert parse_position(text) == position
     for wrong in ("", "x", "7@", "@2", "-7", "7@2@3"):
         assert parse_position(wrong) is None
+
+
+class Member:
+    """A client whose watches are served by one member; `now` is what all of them have agreed on."""
+
+    name = "etcd"
+
+    def __init__(self, now: pb.Header, *answers: pb.WatchResponse) -> None:
+        self.lineage = Lineage()
+        self.lineage.look(self.lineage.known, header(100))
+        self._now = now
+        self._answers = answers
+        self._ended = threading.Event()
+
+    def look_back(self) -> None:
+        self.lineage.look(self.lineage.known, self._now)
+
+    def stream(self, *_: object) -> tuple[int, Member]:
+        return 0, self
+
+    def __iter__(self) -> Iterator[pb.WatchResponse]:
+        yield from self._answers
+        self._ended.wait()
+
+    def cancel(self) -> None:
+        self._ended.set()
+
+
+def watch_by(member: Any) -> EtcdWatch:
+    return EtcdWatch(member, (b"/a/", b"/a0"), Position(100))
+
+
+def test_a_member_that_lags_is_waited_for() -> None:
+    put = pb.Event(kv=pb.KeyValue(key=b"/a/1", mod_revision=101, value=b"{}"))
+    behind = pb.WatchResponse(created=True, header=header(90))
+    watch = watch_by(Member(header(105), behind, pb.WatchResponse(events=[put])))
+    (change,) = watch.wait(20)
+    assert (change.key, watch.position) == ("/a/1", "101")
+    watch.close()
+
+
+def test_a_watch_that_a_restored_etcd_serves_ends_at_once() -> None:
+    watch = watch_by(Member(header(90), pb.WatchResponse(created=True, header=header(90))))
+    with pytest.raises(Restored):
+        watch.wait(20)
+    watch.close()
