@@ -174,6 +174,7 @@ def test_a_read_only_datastore(bare: CNINode, tmp_path: Path) -> None:
     bare.world = None  # type: ignore[assignment]
     bare.server.stop()
     bare.attachments.stop()
+    bare.writeback.stop()
     other = tmp_path.parent / "elsewhere"
     other.mkdir()
     bare.socket, bare.spool = other / "agent.sock", other / "spool"
@@ -202,6 +203,7 @@ def test_a_full_disk(bare: CNINode, tmp_path: Path) -> None:
     small.start()
     # The stop at the end is for this node.
     bare.server, bare.attachments = small.server, small.attachments
+    bare.writeback = small.writeback
     with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while True:
             filler.write(b"x" * 4096)
