@@ -44,6 +44,7 @@ ANY_USER = {
     "test_agent_mtu",
     "test_agent_outage",
     "test_agent_prometheus",
+    "test_agent_reads",
     "test_agent_surplus",
     "test_bgp_routers",
     "test_bird_reasons",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,14 @@ def cluster(*pools: IPPool) -> SingleObjectStore:
     return store
 
 
-def registrar(store: Store, name: str = "a", address: str = "10.0.0.1/24") -> Registrar:
+def registrar(
+    store: Store, name: str = "a", address: str = "10.0.0.1/24", ipam: IPAM | None = None
+) -> Registrar:
     clock, dice = SystemClock(), SystemDice()
     made = Registrar(
         node=name,
         store=store,
-        ipam=IPAM(store, name, clock, dice),
+        ipam=ipam or IPAM(store, name, clock, dice),
         hold=Hold(clock),
         clock=clock,
         draw=dice.uniform,
@@ -81,6 +84,24 @@ def test_a_second_look_writes_nothing() -> None:
     assert again.turn()
     assert again.writes == 0
     assert store.list("/").entries == before
+
+
+def test_a_look_for_a_block_leaves_the_rest_alone() -> None:
+    store = cluster(pool(block_size=29))
+    ipam = IPAM(store, "a", SystemClock(), SystemDice())
+    one = registrar(store, ipam=ipam)
+    one.turn()
+    entry = store.get(keys.node_key("a"))
+    assert entry is not None
+    elsewhere = replace(node(store), address=ip_interface("10.0.0.9/24"))
+    store.update(entry.key, encode(elsewhere), entry.revision)
+    for number in range(7):
+        ipam.assign(AssignRequest(handle=f"net.c{number}", attributes={"pod": f"web-{number}"}))
+    assert one.turn(whole=False)
+    assert len(store.list(keys.affinity_prefix("a")).entries) == 2
+    assert node(store).address == elsewhere.address
+    assert one.turn()
+    assert str(node(store).address) == "10.0.0.1/24"
 
 
 def test_other_peoples_fields_stay() -> None:

@@ -24,11 +24,12 @@ from podwire.agent.healthserver import HealthServer
 from podwire.agent.hold import Hold
 from podwire.agent.loop import Loop
 from podwire.agent.loopworld import AgentWorld
-from podwire.agent.mirror import NEEDED
+from podwire.agent.mirror import FOR_IPAM, NEEDED
 from podwire.agent.observe import Away, Inbox, StoreObserver, Waiting
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
 from podwire.agent.report import Reporter
+from podwire.agent.rulescopy import RulesCopy
 from podwire.agent.server import CNIServer
 from podwire.agent.sources import Sources
 from podwire.agent.spool import Spool
@@ -101,7 +102,9 @@ class Agent:
         self.store = TimedStore(open_store(config.datastore), clock)
         stack.callback(self.store.close)
         self.hold = Hold(clock, on_release=self.inbox.ring)
+        self.rules = RulesCopy(config.node, clock)
         self.ipam = IPAM(self.store, config.node, clock, dice, turn=threading.Lock())
+        self.ipam.follow(self.rules.read)
         self.endpoints = LocalEndpoints(on_change=self.inbox.ring)
         self.publisher = Publisher(self.store, config.node, clock)
         self.announcer = Announcer(self.publisher, dice.uniform)
@@ -155,6 +158,7 @@ class Agent:
             announcer=self.announcer,
             failures=Failures(self.dice.uniform),
             follow=self.follow,
+            rules=self.rules,
             bird=self.bird,
             adopted=lambda: self.attachments.loaded,
             has_address=lambda owner: has_address(self.store, owner),
@@ -243,7 +247,7 @@ class Agent:
                 self.inbox.put(Away(keys.CLUSTER, str(error)))
                 self._stopped.wait(delay_s(failures, self.dice.uniform))
         self.inbox.put(Waiting(None))
-        for prefix in NEEDED:
+        for prefix in (*NEEDED, *FOR_IPAM):
             self.follow(prefix)
         self.registrar.start(self.publisher)
         self.reporter.start()

@@ -119,20 +119,7 @@ class Loop:
 
     def _look(self) -> None:
         picture = self.picture
-        for message in self._world.inbox.take():
-            match message:
-                case Listed(prefix, entries, is_restored):
-                    picture.mirror.on_listing(prefix, entries, is_restored=is_restored)
-                    # What stands there of this node is old, or nothing does.
-                    picture.publication.is_news |= is_restored
-                case Changed(prefix, changes):
-                    picture.mirror.on_changes(prefix, changes)
-                case Away(prefix, reason):
-                    picture.mirror.on_away(prefix, reason)
-                case Waiting(why):
-                    picture.mirror.waiting = why
-                case Nudge():
-                    pass
+        self._hear()
         picture.kernel.on_events(self._world.monitor.read())
         self.firewall.look()
         if picture.look(self._world.endpoints.all()):
@@ -152,6 +139,8 @@ class Loop:
             address = picture.place.settled_address(now)
             underlay = picture.place.underlay(address)
             self._world.registrar.look(address, None if underlay is None else underlay.mtu)
+        if picture.take_pods_came():
+            self._world.registrar.look_for_block()
         self._step_audit()
 
     def _step_audit(self) -> None:
@@ -165,6 +154,27 @@ class Loop:
             self.forwarding.suspect()
         if self._audit.at_work:
             self._audit.step()
+
+    def _hear(self) -> None:
+        """Take in what the datastore tells."""
+        mirror, touched = self.picture.mirror, set()
+        for message in self._world.inbox.take():
+            match message:
+                case Listed(prefix, entries, is_restored):
+                    mirror.on_listing(prefix, entries, is_restored=is_restored)
+                    # What stands there of this node is old, or nothing does.
+                    self.picture.publication.is_news |= is_restored
+                case Changed(prefix, changes):
+                    mirror.on_changes(prefix, changes)
+                case Away(prefix, reason):
+                    mirror.on_away(prefix, reason)
+                case Waiting(why):
+                    mirror.waiting = why
+                    continue
+                case Nudge():
+                    continue
+            touched.add(prefix)
+        self._world.rules.look(mirror, touched)
 
     # --- act ------------------------------------------------------------------------------------
 

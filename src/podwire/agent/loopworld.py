@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from podwire.agent.observe import Inbox
     from podwire.agent.publish import Announcer, Publisher
     from podwire.agent.register import Registrar
+    from podwire.agent.rulescopy import RulesCopy
     from podwire.boundary import Clock
     from podwire.desired.entries import Key
     from podwire.drivers.netlink.monitor import Monitor
@@ -40,6 +41,8 @@ class AgentWorld:
     failures: Failures[Key | str]
     follow: Callable[[str], None]
     """Begin to follow a prefix of the datastore that is found to be needed; once is enough."""
+    rules: RulesCopy
+    """IPAM's rules, as far as the loop has heard of them."""
     bird: BirdWriter
     adopted: Callable[[], bool]
     """Whether the endpoints of an earlier run are known again; until then nothing is deleted."""

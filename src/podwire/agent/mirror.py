@@ -23,12 +23,14 @@ from podwire.model.codec import (
     decode_ipam_config,
     decode_node,
     decode_pool,
+    decode_reservation,
 )
 from podwire.model.felix import decode_felix
 from podwire.model.snapshot import Snapshot, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from podwire.boundary import Change, Entry
     from podwire.model.addressing import IPAddress, IPNetwork
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from podwire.model.block import Affinity, IPAMConfig
     from podwire.model.felix import FelixSettings
     from podwire.model.node import ClusterInformation, Node
-    from podwire.model.pool import IPPool
+    from podwire.model.pool import IPPool, IPReservation
     from podwire.model.resource import Wire
 
 NEEDED = (
@@ -49,6 +51,8 @@ NEEDED = (
     keys.IPAM_CONFIG_KEY,
 )
 """Prefixes that must be listed before the copy counts as complete."""
+FOR_IPAM = (keys.RESERVATIONS,)
+"""Followed by every agent, though no route waits for it."""
 WHILE_BORROWING = keys.BLOCKS4
 """Foreign blocks are followed only while addresses may be borrowed from them."""
 FOR_BIRD = (keys.BGP_CONFIGURATIONS, keys.BGP_PEERS, keys.BGP_FILTERS)
@@ -83,6 +87,8 @@ class Mirror:
 
     def __init__(self) -> None:
         self.pools: dict[str, IPPool] = {}
+        self.reservations: dict[str, IPReservation] = {}
+        """Of no concern to routes; IPAM takes its rules from here."""
         self.nodes: dict[str, Node] = {}
         self.affinities: dict[IPNetwork, Affinity] = {}
         self.borrowed: dict[IPAddress, str] = {}
@@ -113,6 +119,10 @@ class Mirror:
         if self.wants_bird:
             needed.update(FOR_BIRD)
         return needed <= self._listed
+
+    def vouches_for(self, prefixes: AbstractSet[str]) -> bool:
+        """Whether these were listed once, and the datastore tells of all of them at present."""
+        return prefixes <= self._listed and prefixes.isdisjoint(self.away)
 
     def needed_besides(self) -> Iterator[str]:
         """Prefixes to follow besides those every agent follows, as far as is known yet."""
@@ -220,6 +230,8 @@ class Mirror:
         if (name := keys.parse_pool_key(key)) is not None:
             self.pools[name] = decode_pool(key, value)
             self._moved.pools = True
+        elif (name := keys.parse_reservation_key(key)) is not None:
+            self.reservations[name] = decode_reservation(key, value)
         elif (name := keys.parse_node_key(key)) is not None:
             self.nodes[name] = decode_node(key, value)
             self._moved.nodes.add(name)
@@ -268,6 +280,8 @@ class Mirror:
         if (name := keys.parse_pool_key(key)) is not None:
             self.pools.pop(name, None)
             self._moved.pools = True
+        elif (name := keys.parse_reservation_key(key)) is not None:
+            self.reservations.pop(name, None)
         elif (name := keys.parse_node_key(key)) is not None:
             self.nodes.pop(name, None)
             self._moved.nodes.add(name)

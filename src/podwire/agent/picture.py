@@ -67,6 +67,7 @@ class Picture:
         self._path_mtu = USUAL_MTU
         self._lost = False
         self._news = True
+        self._pods_came = False
         self._bgp_news = True
         self._moved_nodes: set[str] = set()
         self.standing_in = False
@@ -82,9 +83,11 @@ class Picture:
         changed = self._look_at_endpoints(local) | self._endpoints_on(seen.links)
         own = self._config.node in moved.nodes
         self._moved_nodes |= moved.nodes
-        # Ours to repair: the address may have moved, a pool may want a tunnel address, an ADD may
-        # have taken the block's last quarter.
-        self._news |= moved.pools or own or bool(changed) or self.place.concerns_address(seen)
+        # Ours to repair: the address may have moved, a pool may want a tunnel address, or the last
+        # pod that needed one may have gone.
+        self._news |= moved.pools or own or self.place.concerns_address(seen)
+        self._news |= any(key not in local for key in changed)
+        self._pods_came |= bool(changed)
         self._bgp_news |= bool(moved.nodes or moved.pools or moved.bgp or moved.cluster)
         self._bgp_news |= bool(moved.borrowed) or IPIP_DEVICE in seen.links
         self._bgp_news |= self._is_own(moved.blocks)
@@ -118,6 +121,11 @@ class Picture:
             return False  # kept for later: until then nobody knows what our objects look like
         news, self._news = self._news, False
         return news
+
+    def take_pods_came(self) -> bool:
+        """Whether pods came or changed: an ADD may have taken the block's last quarter."""
+        pods_came, self._pods_came = self._pods_came, False
+        return pods_came
 
     def take_bgp_news(self) -> bool:
         """Whether something moved that BIRD may have to be told."""

@@ -82,6 +82,8 @@ class Registrar:
         self._told = False
         self._doubtful = False
         self._anew = False
+        self._whole = True
+        """Whether all of it is to be looked at, not only whether a block is needed."""
         self.problems: dict[str, PodwireError] = {}
         self.writes = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -117,6 +119,11 @@ class Registrar:
             self._address, self._moved = address, True
         if mtu is not None and mtu != self._mtu:
             self._mtu, self._moved = mtu, True
+        self._whole = True
+        self._wanted.set()
+
+    def look_for_block(self) -> None:
+        """Pods came: the node may need its next block."""
         self._wanted.set()
 
     def doubt(self) -> None:
@@ -141,18 +148,20 @@ class Registrar:
             self._moved = False
             if self._stopped.is_set() or self._hold.active():
                 continue
-            if self.turn():
+            whole, self._whole = self._whole, False
+            if self.turn(whole=whole):
                 failures = 0
                 if self._registered and not self._told:
                     self._tell(publisher)
             else:
                 failures += 1
                 self._stopped.wait(delay_s(failures, self._draw))
+                self._whole = True
                 self._wanted.set()
             self.on_change()
 
-    def turn(self) -> bool:
-        """Look at everything once and repair it; whether all is in order."""
+    def turn(self, *, whole: bool = True) -> bool:
+        """Look at everything once, or at the blocks, and repair it; whether all is in order."""
         if self._anew:
             self._anew = self._registered = self._told = False
         if self._doubtful:
@@ -161,6 +170,8 @@ class Registrar:
             self._doubtful = False
         if self._address is None:
             return not self.problems
+        if not whole and self._registered and not self.problems and self.may_take():
+            return self._step("block", self.ensure_block)
         done = self._step("node", self.ensure_node)
         if done and self.may_take():
             # A block first: a tunnel address wants to lie in a block of its own node.

@@ -3,7 +3,8 @@
 Remembered blocks are never trusted, only tried: the compare-and-swap refuses a write that was made
 from an old one, and then it is read again. A request that finds nothing in memory looks again
 before it fails. So memory saves reads and changes no answer, but for rules up to RULES_AGE_S old:
-about what a watcher would lag.
+about what a watcher would lag. An agent is such a watcher, and its copy of the rules is taken
+instead of reading them, for as long as it vouches for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from podwire.ipam.pools import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from podwire.boundary import Clock
     from podwire.ipam.claims import Claims
@@ -37,6 +38,10 @@ class View:
     """Everything was read for this try."""
 
 
+def no_copy() -> None:
+    """Nobody follows the rules: they are read."""
+
+
 class Memory:
     """The last view, kept up by what this process writes.
 
@@ -50,6 +55,7 @@ class Memory:
         self._claims = claims
         self._clock = clock
         self._labels = labels
+        self.copied: Callable[[], Rules | None] = no_copy
         self._own: Mapping[IPNetwork, Record[Block]] | None = None
         self._rules: tuple[float, Rules] | None = None
         self.last_seen = View()
@@ -67,7 +73,9 @@ class Memory:
         return self.last_seen
 
     def rules(self, *, again: bool = False) -> Rules:
-        """The rules, at most RULES_AGE_S old, or read just now when `again`."""
+        """The rules, copied or at most RULES_AGE_S old, or read just now when `again`."""
+        if not again and (copied := self.copied()) is not None:
+            return copied
         now = self._clock.monotonic()
         if self._rules is not None and not again and now - self._rules[0] < RULES_AGE_S:
             return self._rules[1]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from podwire.boundary import Revision, Store
     from podwire.model.addressing import IPNetwork
-    from podwire.model.pool import IPPool
+    from podwire.model.pool import IPPool, IPReservation
     from podwire.model.resource import Wire
 
 T = TypeVar("T", bound=Stored)
@@ -92,14 +92,12 @@ class Records:
             labels = (
                 {} if found is None else codec.decode_node(found.key, found.value).metadata.labels
             )
-        return Rules(
-            pools=tuple(sorted((pool.value for pool in pools), key=_name)),
-            reserved=collapsed(cidr for each in reservations for cidr in each.value.reserved),
-            config=CALICO_DEFAULTS
-            if config is None
-            else codec.decode_ipam_config(config.key, config.value),
-            node_labels=labels or {},
-            unreadable=tuple(unreadable),
+        return rules_of(
+            (pool.value for pool in pools),
+            (each.value for each in reservations),
+            None if config is None else codec.decode_ipam_config(config.key, config.value),
+            labels or {},
+            tuple(unreadable),
         )
 
     def create(self, value: T) -> Record[T]:
@@ -165,6 +163,23 @@ def writing(old: Record[T] | None, new: T | None) -> Write:
     if old is None:
         return Write(verb=Verb.CREATE, key=codec.key_of(new), value=value)
     return Write(verb=Verb.UPDATE, key=codec.key_of(new), value=value, revision=old.revision)
+
+
+def rules_of(
+    pools: Iterable[IPPool],
+    reservations: Iterable[IPReservation],
+    config: IPAMConfig | None,
+    node_labels: Mapping[str, str],
+    unreadable: tuple[str, ...] = (),
+) -> Rules:
+    """The rules that these objects make; without a configuration Calico's defaults count."""
+    return Rules(
+        pools=tuple(sorted(pools, key=_name)),
+        reserved=collapsed(cidr for each in reservations for cidr in each.reserved),
+        config=CALICO_DEFAULTS if config is None else config,
+        node_labels=node_labels,
+        unreadable=unreadable,
+    )
 
 
 def collapsed(networks: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:

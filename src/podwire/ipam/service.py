@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from podwire.boundary import Clock, Dice, Store, Write
     from podwire.ipam.memory import View
+    from podwire.ipam.pools import Rules
     from podwire.ipam.records import Record
     from podwire.ipam.regain import Regained
     from podwire.model.addressing import IPAddress, IPNetwork
@@ -86,6 +87,14 @@ class IPAM:
             memory=Memory(records, claims, clock, node_labels),
             clock=clock,
         )
+
+    def follow(self, rules: Callable[[], Rules | None]) -> None:
+        """From now on take the rules from a copy that a watch keeps up.
+
+        It says None while it may be old, and then they are read. As it lags, they are read anyway
+        before a request fails.
+        """
+        self._desk.memory.copied = rules
 
     def assign(self, request: AssignRequest) -> Assigned:
         """Allocate one address.
