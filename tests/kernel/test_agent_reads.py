@@ -1,4 +1,4 @@
-"""How often an ADD asks etcd: counted by the agent itself."""
+"""What an ADD costs the agent: reads of etcd and turns of the loop, counted by the agent itself."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ QUIET_S = 1.5
 """By then all that follows a call is done, and a watch that has just begun is believed."""
 READS = 2
 """ClusterInformation, which may freeze everything, and the endpoint that may be there."""
+TURNS = 4
+"""One when the ADD is done, and the datastore tells of what it wrote."""
 ADDS = 5
 
 
@@ -59,3 +61,17 @@ def test_a_lone_add_asks_etcd_only_what_it_must(cluster: Cluster) -> None:
         counts.append(reads(node) - before)
     # Now and then a sweep begins in between.
     assert sorted(counts)[ADDS // 2] == READS, counts
+
+
+def test_the_loop_looks_at_an_add_when_it_is_done(cluster: Cluster) -> None:
+    cluster.nodes[0].settings["resyncPeriod"] = "1h"
+    node = cluster.nodes[0].start()
+    PodOnNode(node, "pod-0").add()
+    turns = []
+    for number in range(1, ADDS + 1):
+        pod = PodOnNode(node, f"pod-{number}")
+        run("ip", "netns", "add", pod.name)
+        before = node.settled()["counters"]["turns"]
+        assert pod.call("ADD")["exit"] == 0
+        turns.append(node.settled()["counters"]["turns"] - before)
+    assert sorted(turns)[ADDS // 2] <= TURNS, turns

@@ -161,6 +161,17 @@ def test_an_add_in_flight_is_exempt(node: CNINode) -> None:
     assert node.allocations() == [added.address]
 
 
+def test_a_call_at_work_is_waited_for_and_not_for_ever(node: CNINode) -> None:
+    assert node.attachments.wait_until_idle(0)
+    node.others_know.clear()
+    process = node.begin("ADD", **of("c1"))
+    wait_for(lambda: len(node.waits) == 1, "the ADD waits for other nodes")
+    assert not node.attachments.wait_until_idle(0.01)
+    node.others_know.set()
+    assert node.end(process).exit == 0
+    assert node.attachments.wait_until_idle(5)
+
+
 def test_the_same_container_with_another_interface_is_not_valid(node: CNINode) -> None:
     node.add("c1")
     collect(node, [{"containerID": "c1", "ifname": "eth1"}])

@@ -161,6 +161,7 @@ class Agent:
             rules=self.rules,
             bird=self.bird,
             adopted=lambda: self.attachments.loaded,
+            wait_for_calls=self.wait_for_calls,
             has_address=lambda owner: has_address(self.store, owner),
             settling=self.is_settling,
         )
@@ -313,6 +314,10 @@ class Agent:
     def other_nodes(self) -> list[str]:
         """All nodes but this one, as far as the copy of the datastore knows."""
         return [name for name in self.loop.picture.mirror.node_names() if name != self.config.node]
+
+    def wait_for_calls(self, longest_s: float) -> bool:
+        """Wait until no ADD or DEL is being carried out; whether that came in time."""
+        return self.attachments.wait_until_idle(longest_s)
 
     def why_closed(self) -> tuple[str, ...]:
         """Why no pod can be attached now; nothing while held: the use cases say that themselves."""

@@ -83,6 +83,9 @@ class Attachments:
         self._turns = Turns()
         self._lock = threading.Lock()
         self._busy: dict[AttachmentKey, int] = {}
+        self._idle = threading.Event()
+        """Set while nobody is busy."""
+        self._idle.set()
         self._valid: dict[str, set[str]] = {}
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cni-background")
         self._claiming = False
@@ -150,6 +153,10 @@ class Attachments:
         """Whether an ADD or DEL is being carried out."""
         with self._lock:
             return bool(self._busy)
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no ADD or DEL is being carried out; whether that came in time."""
+        return self._idle.wait(timeout_s)
 
     def busy(self) -> frozenset[AttachmentKey]:
         """The attachments of which an ADD or DEL is being carried out, or waits for its turn."""
@@ -300,6 +307,7 @@ class Attachments:
     def _working_on(self, key: AttachmentKey) -> Iterator[None]:
         with self._lock:
             self._busy[key] = self._busy.get(key, 0) + 1
+            self._idle.clear()
         try:
             yield
         finally:
@@ -307,6 +315,8 @@ class Attachments:
                 self._busy[key] -= 1
                 if not self._busy[key]:
                     del self._busy[key]
+                if not self._busy:
+                    self._idle.set()
 
     def _claim_ahead(self) -> None:
         """Claim the next block in the background, before somebody needs it."""

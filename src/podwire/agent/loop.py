@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PIECE_S = 0.005
 """Longest stretch of work before the loop looks up again."""
+MAKE_WAY_S = 0.005
+"""How long the loop leaves what woke it to the calls that are at work."""
 
 SETTLING = "the datastore was restored from a backup, and is told of the pods it does not know"
 
@@ -82,6 +84,10 @@ class Loop:
             patience_ms = 0 if busy else self._patience_ms()
             self.pace.rest(patience_ms / 1000)
             self._wait.poll(patience_ms)
+            if not busy:
+                # A call changes the kernel step by step, and each step wakes us: looking at all of
+                # them together costs the call no time, for Python runs one thread at a time.
+                self._world.wait_for_calls(MAKE_WAY_S)
             busy = self.turn()
 
     def turn(self) -> bool:

@@ -46,6 +46,8 @@ class AgentWorld:
     bird: BirdWriter
     adopted: Callable[[], bool]
     """Whether the endpoints of an earlier run are known again; until then nothing is deleted."""
+    wait_for_calls: Callable[[float], object]
+    """Wait until no ADD or DEL is being carried out, at most so many seconds."""
     has_address: Callable[[LinkOwner], bool]
     """Whether IPAM knows addresses of a veth's container; asks the datastore, so no turn does."""
     settling: Callable[[], bool]
