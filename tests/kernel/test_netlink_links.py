@@ -377,7 +377,11 @@ def test_sysctls_belong_to_the_namespace_of_the_thread(
     assert sysctl.read(name) == "1"
     assert namespaces.call_in(pod, sysctl.read, name) is None
     assert namespaces.call_in(pod, sysctl.write, "net/ipv4/conf/eth0/rp_filter", 2)
+    sysctl.put(name, "0")
+    assert sysctl.read(name) == "0"
     assert sysctl.read("net/ipv4/conf/nope/proxy_arp") is None
+    with pytest.raises(NotThere):
+        sysctl.put("net/ipv4/conf/nope/proxy_arp", "1")
     with pytest.raises(NotThere, match="nope"):
         sysctl.write("net/ipv4/conf/nope/proxy_arp", 1)
     with pytest.raises(KernelError, match="nonsense"):

@@ -95,7 +95,7 @@ def attach(world: CNIWorld, request: Request, netns: int, gone: Callable[[], boo
         host = doors.enter_context(Session.open())
         pod = sandbox.Pod(netns, request.interface, forwarding=request.demand.forwarding)
         doors.callback(pod.close)
-        if pod.has(request.interface):
+        if pod.is_taken:
             return adopt(world, request, pod)
         undo.callback(pod.restore)
         if request.key in world.endpoints.all():
@@ -196,7 +196,7 @@ def adopt(world: CNIWorld, request: Request, pod: sandbox.Pod) -> Attached:
             f"interface {told}, but differs from what was attached: {'; '.join(found)}",
             fix="send DEL, then ADD again",
         )
-    result = result_of(request, local.endpoint, mac=local.endpoint.mac, mtu=inside.link.mtu)
+    result = result_of(request, local.endpoint, mtu=inside.link.mtu)
     return Attached(result=result, undo=ExitStack(), fresh=False)
 
 
@@ -219,9 +219,9 @@ def make(world: CNIWorld, request: Request, rooms: Rooms, undo: ExitStack) -> Re
         spoofs=bool(endpoint.allowed_source_prefixes) and world.may_spoof(),
     )
     world.admit(endpoint)
-    inside = sandbox.build(veth, rooms.pod, rooms.host, undo, world.clock)
+    sandbox.build(veth, rooms.pod, rooms.host, undo, world.clock)
     world.wait_applied(assigned.address if assigned.borrowed else assigned.block)
-    return result_of(request, endpoint, mac=inside.mac or endpoint.mac, mtu=inside.mtu)
+    return result_of(request, endpoint, mtu=veth.mtu)
 
 
 def refuse_when_gone(request: Request, gone: Callable[[], bool]) -> None:
@@ -381,12 +381,12 @@ def alias_of(key: AttachmentKey, title: str) -> str:
     return link_alias(key, title.encode()[:spare].decode(errors="ignore"))
 
 
-def result_of(request: Request, endpoint: WorkloadEndpoint, *, mac: str, mtu: int) -> Result:
+def result_of(request: Request, endpoint: WorkloadEndpoint, *, mtu: int) -> Result:
     """What the runtime is told."""
     return Result(
         host_interface=endpoint.interface,
         interface=request.interface,
-        mac=mac,
+        mac=endpoint.mac,
         mtu=mtu,
         sandbox=request.netns,
         addresses=endpoint.addresses,

@@ -90,13 +90,17 @@ class Pod:
         self.descriptor = descriptor
         self._forwarding = "1" if forwarding else "0"
         self._changed: dict[str, str] = {}
+        self.is_taken = False
+        """Whether there was one of that name already."""
         self._session = namespaces.call_in(descriptor, self._enter, interface)
 
     def _enter(self, interface: str | None) -> Session:
         session = Session.open()
         try:
-            if interface is not None and session.link(interface) is None:
-                self._set_forwarding()
+            if interface is not None:
+                self.is_taken = session.link(interface) is not None
+                if not self.is_taken:
+                    self._set_forwarding()
         except BaseException:
             session.close()
             raise
@@ -138,27 +142,30 @@ class Pod:
             ),
         )
 
-    def has(self, interface: str) -> bool:
-        """Whether an interface of that name is there."""
-        return self._session.link(interface) is not None
+    def index_of(self, interface: str) -> int:
+        """The interface's number.
 
-    def furnish(self, veth: Veth) -> Link:
-        """Give the pod's side its address and routes and set it up; the link as it then is."""
-        link = self._session.link(veth.inside)
+        Raises:
+            LinkNotReady: there is none of that name.
+        """
+        link = self._session.link(interface)
         if link is None:
-            raise LinkNotReady(f"{veth.inside} has gone from the pod's network namespace")
-        addresses = [
-            replace_address(Address(device=link.index, interface=address), detect_duplicates=False)
-            for address in veth.addresses
+            raise LinkNotReady(f"{interface} has gone from the pod's network namespace")
+        return link.index
+
+    def furnish(self, index: int, addresses: tuple[IPInterface, ...]) -> None:
+        """Give the pod's side its addresses and routes and set it up."""
+        replaced = [
+            replace_address(Address(device=index, interface=address), detect_duplicates=False)
+            for address in addresses
         ]
         self._session.run(
             set_link(LOOPBACK_INDEX, up=True),
-            *addresses,
+            *replaced,
             # A route needs its device up, and the gateway's own route before the default's.
-            set_link(link.index, up=True),
-            *(create_route(route) for route in pod_routes(link.index)),
+            set_link(index, up=True),
+            *(create_route(route) for route in pod_routes(index)),
         )
-        return self._session.link(link.index) or link
 
 
 def pod_routes(device: int) -> tuple[Route, ...]:
@@ -178,8 +185,8 @@ def pod_routes(device: int) -> tuple[Route, ...]:
     )
 
 
-def build(veth: Veth, pod: Pod, host: Session, undo: ExitStack, clock: Clock) -> Link:
-    """Make the veth, both sides complete and running; the pod's side as the kernel has it.
+def build(veth: Veth, pod: Pod, host: Session, undo: ExitStack, clock: Clock) -> None:
+    """Make the veth, both sides complete and running.
 
     `undo` takes the pair away again.
 
@@ -208,16 +215,16 @@ def build(veth: Veth, pod: Pod, host: Session, undo: ExitStack, clock: Clock) ->
     if link is None:
         raise LinkNotReady(f"host interface {veth.host} has gone")
     furnish_host(host, veth, link.index)
-    inside = pod.furnish(veth)
+    # Before Linux 5.1 a peer of the same number is not told (nla_put_iflink).
+    pod.furnish(link.peer_index or pod.index_of(veth.inside), veth.addresses)
     wait_until_running(host, link.index, clock)
-    return inside
 
 
 def furnish_host(host: Session, veth: Veth, index: int) -> None:
     """Sysctls before the link is up, so that no packet ever sees the kernel's defaults."""
     for name, value in sysctls.of_workload(veth.host, veth.addresses, spoofs=veth.spoofs).items():
         with suppress(NotThere):  # a kernel without IPv6
-            sysctl.write(name, value)
+            sysctl.put(name, value)
     addresses = [address.ip for address in veth.addresses]
     host.run(
         set_link(index, up=True),

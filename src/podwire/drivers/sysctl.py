@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from podwire.errors import Forbidden, KernelError, NotThere
 
-ROOT = Path("/proc/sys")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = "/proc/sys"
+_LONGEST = 4096
 
 
 def read(name: str) -> str | None:
@@ -23,7 +28,11 @@ def read(name: str) -> str | None:
         Forbidden: it may not be read.
     """
     try:
-        return (ROOT / name).read_text().rstrip("\n")
+        descriptor = os.open(f"{ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _LONGEST).rstrip(b"\n").decode()
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in _ABSENT:
             return None
@@ -39,17 +48,33 @@ def write(name: str, value: str | int) -> bool:
         KernelError: the kernel refuses the value.
     """
     text = str(value)
+    with _opened(name, text, os.O_RDWR) as descriptor:
+        if os.read(descriptor, _LONGEST).rstrip(b"\n").decode() == text:
+            return False
+        os.pwrite(descriptor, text.encode(), 0)
+    return True
+
+
+def put(name: str, value: str) -> None:
+    """Make the setting so, without a look at what it was: of a device that was just made.
+
+    Raises:
+        NotThere, Forbidden, KernelError: as `write`.
+    """
+    with _opened(name, value, os.O_WRONLY) as descriptor:
+        os.write(descriptor, value.encode())
+
+
+@contextmanager
+def _opened(name: str, text: str, flags: int) -> Iterator[int]:
     try:
-        descriptor = os.open(ROOT / name, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(f"{ROOT}/{name}", flags | os.O_CLOEXEC)
         try:
-            if os.read(descriptor, 4096).rstrip(b"\n").decode() == text:
-                return False
-            os.pwrite(descriptor, text.encode(), 0)
+            yield descriptor
         finally:
             os.close(descriptor)
     except OSError as error:
         raise _refused(error, f"set sysctl {name} to {text}") from None
-    return True
 
 
 # A setting of a device that goes away while it is open answers ENODEV or EINVAL, older ones EIO.
