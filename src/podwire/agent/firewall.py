@@ -65,6 +65,8 @@ class FirewallKeeper:
         """Over elements and door: an ADD and the loop must not undo each other's."""
         self._door: NftDoor | None = None
         self._wanted: Firewall | None = None
+        self._decided: tuple[tuple[object, ...], Firewall] | None = None
+        """Pools and settings, and what follows from them."""
         self._elements = Elements()
         self._local: Mapping[AttachmentKey, LocalEndpoint] = {}
         self._former: dict[str, float] = {}
@@ -127,7 +129,7 @@ class FirewallKeeper:
 
         `moved` are the names of the nodes that came, changed or went since the last call.
         """
-        wanted = firewall(snapshot, self._node)
+        wanted = self._decide(snapshot)
         with self._lock:
             if wanted != self._wanted:
                 self._unsure |= GUARDS.keys()
@@ -144,6 +146,13 @@ class FirewallKeeper:
             if self._door is not None:
                 self._compare(self._door, wanted)
                 self._change(self._door)
+
+    def _decide(self, snapshot: Snapshot) -> Firewall:
+        """What follows from pools and settings; decided again only when one of them is another."""
+        basis = (*snapshot.pools.values(), *snapshot.felix.items())
+        if self._decided is None or self._decided[0] != basis:
+            self._decided = (basis, firewall(snapshot, self._node))
+        return self._decided[1]
 
     def _take_node(self, name: str, node: Node | None) -> None:
         owner, former = _NodeName(name), _NodeName(name, former=True)
