@@ -51,7 +51,7 @@ class Followed:
         """Listings of these prefixes come in, of all when none is named."""
         for prefix in prefixes or sorted(PREFIXES):
             self.mirror.on_listing(prefix, self.store.inner.list(prefix).entries)
-            self.copy.look(self.mirror, [prefix])
+            self.copy.look(self.mirror, prefix)
         return self.copy.read()
 
     def hear_in_time(self) -> Rules | None:
@@ -62,7 +62,7 @@ class Followed:
 
     def lose(self, prefix: str) -> None:
         self.mirror.on_away(prefix, "no answer")
-        self.copy.look(self.mirror, [prefix])
+        self.copy.look(self.mirror, prefix)
 
     def read(self) -> Rules:
         return Records(self.store.inner).rules("a")
@@ -102,7 +102,7 @@ def test_it_says_nothing_while_a_prefix_is_away_and_a_moment_longer(prefix: str)
     assert followed.copy.read() is None
     # A watch that goes on says so before it tells what it missed.
     followed.mirror.on_changes(prefix, ())
-    followed.copy.look(followed.mirror, [prefix])
+    followed.copy.look(followed.mirror, prefix)
     assert followed.copy.read() is None
     followed.clock.sleep(BACKLOG_S)
     assert followed.copy.read() == followed.read()
@@ -123,8 +123,10 @@ def test_changes_of_other_prefixes_cost_nothing() -> None:
     followed = Followed(P)
     rules = followed.hear_in_time()
     followed.mirror.on_changes(keys.AFFINITIES, ())
-    followed.copy.look(followed.mirror, [keys.AFFINITIES])
+    followed.copy.look(followed.mirror, keys.AFFINITIES)
     assert followed.copy.read() is rules
+    followed.put(Node(metadata=Metadata(name="b", labels={"rack": "2"})))
+    assert followed.hear(keys.NODES) is rules
 
 
 def test_with_it_an_address_costs_no_read() -> None:
@@ -160,7 +162,7 @@ def test_a_pool_that_was_disabled_and_a_reservation_count_once_they_are_heard_of
     followed.mirror.on_changes(
         keys.POOLS, [Change(key=change.key, entry=change, revision=change.revision)]
     )
-    followed.copy.look(followed.mirror, [keys.POOLS])
+    followed.copy.look(followed.mirror, keys.POOLS)
     assert followed.ipam.assign(asked("h3")).address in Q.cidr
 
 

@@ -163,7 +163,7 @@ class Loop:
 
     def _hear(self) -> None:
         """Take in what the datastore tells."""
-        mirror, touched = self.picture.mirror, set()
+        mirror = self.picture.mirror
         for message in self._world.inbox.take():
             match message:
                 case Listed(prefix, entries, is_restored):
@@ -179,8 +179,8 @@ class Loop:
                     continue
                 case Nudge():
                     continue
-            touched.add(prefix)
-        self._world.rules.look(mirror, touched)
+            # After each: one that was away and is back must not look as if it had never been.
+            self._world.rules.look(mirror, prefix)
 
     # --- act ------------------------------------------------------------------------------------
 

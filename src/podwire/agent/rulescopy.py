@@ -13,11 +13,18 @@ from podwire.ipam.records import rules_of
 from podwire.model import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
+    from typing import TypeAlias
 
     from podwire.agent.mirror import Mirror
     from podwire.boundary import Clock
     from podwire.ipam.pools import Rules
+    from podwire.model.block import IPAMConfig
+    from podwire.model.pool import IPPool, IPReservation
+
+    Basis: TypeAlias = tuple[
+        tuple[IPPool, ...], tuple[IPReservation, ...], IPAMConfig | None, Mapping[str, str]
+    ]
 
 BACKLOG_S = 1.0
 """How long after a watch came back it may still owe what was written while it was away."""
@@ -35,6 +42,7 @@ class RulesCopy:
         self._not_before = 0.0
         """Until then (monotonic) they may be old."""
         self._was_known = False
+        self._made: tuple[Basis, Rules] | None = None
 
     def read(self) -> Rules | None:
         """The rules; None while they may be old, or cannot be told from the copy."""
@@ -42,9 +50,9 @@ class RulesCopy:
         rules = self._rules
         return None if self._clock.monotonic() < self._not_before else rules
 
-    def look(self, mirror: Mirror, touched: Collection[str]) -> None:
-        """The mirror has heard of these prefixes."""
-        if PREFIXES.isdisjoint(touched):
+    def look(self, mirror: Mirror, prefix: str) -> None:
+        """The mirror has heard of this prefix."""
+        if prefix not in PREFIXES:
             return
         is_known = mirror.vouches_for(PREFIXES)
         if is_known and not self._was_known:
@@ -57,12 +65,16 @@ class RulesCopy:
         if any(self._decides(key) for key in mirror.unreadable):
             return None
         node = mirror.nodes.get(self._node)
-        return rules_of(
-            mirror.pools.values(),
-            mirror.reservations.values(),
+        basis = (
+            tuple(mirror.pools.values()),
+            tuple(mirror.reservations.values()),
             mirror.ipam,
             {} if node is None else node.metadata.labels,
         )
+        # Most often it was another node that changed.
+        if self._made is None or self._made[0] != basis:
+            self._made = (basis, rules_of(*basis))
+        return self._made[1]
 
     def _decides(self, key: str) -> bool:
         if key.startswith(keys.NODES):
