@@ -51,7 +51,11 @@ def test_answers_that_overtake_each_other_are_no_restore(lineage: Lineage) -> No
     slow = lineage.known
     lineage.look(lineage.known, header(120, term=6))
     lineage.look(slow, header(110))
+    lineage.look_at_log(slow, header(120), 920)
+    lineage.look_at_log(slow, header(110), 910)
     assert (lineage.known.number, lineage.known.revision, lineage.known.term) == (0, 120, 6)
+    lineage.look_at_log(lineage.known, header(130), 915)
+    assert lineage.known.number == 1
 
 
 def test_what_an_older_etcd_said_counts_no_longer(lineage: Lineage) -> None:

@@ -163,9 +163,10 @@ class Client:
         To be asked after an answer through consensus: a member that was just started does not know
         yet how long its log is.
         """
-        known = self.lineage.known
-        answer = self.call(STATUS, pb.StatusRequest())
-        self.lineage.look_at_log(known, answer.header, answer.raft_index)
+        known, place = self.lineage.known, self._current
+        answer, elsewhere = self.ask(STATUS, pb.StatusRequest())
+        if not elsewhere and place == self._current:
+            self.lineage.look_at_log(known, answer.header, answer.raft_index)
 
     def stream(
         self, method: Method[Q, A], requests: Iterator[Q], timeout_s: float | None = None

@@ -11,10 +11,13 @@ which begins anew, too.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podwire.drivers.store.etcd import etcd_pb2 as pb
 
 
@@ -27,6 +30,8 @@ class Known:
     cluster: int = 0
     term: int = 0
     revision: int = 0
+    lengths: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the members' logs, by the member's ID."""
 
     def is_ahead_of(self, told: pb.Header) -> bool:
         """Whether no later answer of the same etcd could have been this one."""
@@ -46,8 +51,6 @@ class Lineage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known = Known()
-        self._lengths: dict[int, int] = {}
-        """Of the members' logs, by the member's ID."""
 
     @property
     def known(self) -> Known:
@@ -71,13 +74,19 @@ class Lineage:
             )
 
     def look_at_log(self, before: Known, told: pb.Header, length: int) -> None:
-        """How long a member's log is; asked for after an answer that went through consensus."""
+        """How long a member's log is; asked for after an answer of its that went through consensus.
+
+        `before` was known when its call began.
+        """
         with self._lock:
             if before.number != self._known.number:
                 return
-            if length < self._lengths.get(told.member_id, 0):
+            member = told.member_id
+            if length < before.lengths.get(member, 0):
                 self._begin_anew(told)
-            self._lengths[told.member_id] = length
+            known = self._known
+            longest = max(length, known.lengths.get(member, 0))
+            self._known = replace(known, lengths={**known.lengths, member: longest})
 
     def heard(self, number: int, revision: int) -> None:
         """A watch that was begun in this lineage has told of a revision."""
@@ -92,4 +101,3 @@ class Lineage:
             term=told.raft_term,
             revision=told.revision,
         )
-        self._lengths.clear()
