@@ -111,6 +111,39 @@ def test_what_an_older_version_put_goes_and_what_is_not_ours_stays(host: Host) -
     assert "systemctl disable --now podwire-agent.service" in gone.stderr
 
 
+def test_who_must_read_and_what_stays_is_said(host: Host) -> None:
+    host.node.start()
+    done = host.install()
+    for shipped, reader in (
+        ("networkd.conf.d/podwire.conf", "systemctl restart systemd-networkd"),
+        ("NetworkManager/conf.d/podwire.conf", "systemctl reload NetworkManager"),
+    ):
+        assert any(shipped in line and reader in line for line in done.stderr.splitlines())
+    assert "counts after" not in host.install().stderr
+    gone = host.podwire("uninstall")
+    assert "systemctl restart systemd-networkd" in gone.stderr
+    assert "net.ipv4.ip_forward=1" in gone.stderr
+    assert "nothing of podwire's is installed here" in host.podwire("uninstall").stderr
+
+
+def test_the_variables_of_the_unit_count_here_too(host: Host) -> None:
+    host.node.start()
+    (host.folder / "etc/default").mkdir()
+    file = host.folder / "etc/default/podwire"
+    file.write_text(f"# ours\nPODWIRE_AGENT_SOCKET='{host.node.socket}'\n")
+    config = host.folder / "my config 100%.yaml"
+    config.write_text("agentSocket: /nowhere.sock\n")
+    assert host.podwire("install", "--config", str(config)).returncode == 0
+    network = json.loads((host.folder / "net.d/10-podwire.conflist").read_text())
+    assert network["plugins"][0]["agentSocket"] == host.node.socket
+    unit = (host.folder / "etc/systemd/system/podwire-agent.service").read_text()
+    assert f'agent --config "{host.folder}/my config 100%%.yaml"\n' in unit
+    file.write_text("PODWIRE_AGENT_SOCKET='/half\n")
+    refused = host.podwire("install")
+    assert refused.returncode == 64
+    assert f"{file}:1: " in refused.stderr
+
+
 def test_the_chain_is_as_asked_and_what_is_there(host: Host) -> None:
     host.node.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from podwire.cli.agent import config_option, config_path, read_settings
 from podwire.cli.completion import script
 from podwire.cli.host_neighbours import advice, refuse_beside_calico
 from podwire.cli.options import gathered
+from podwire.cli.unittext import read_variables, word
 from podwire.cni.install import install_plugin
 from podwire.drivers import hostfiles
 from podwire.drivers.config import parse_seconds
@@ -42,6 +44,16 @@ CHAINED = {
 NO_CHAIN = "none"
 EARLIER = (".conf", ".conflist", ".json")
 """What runtimes take for a network; the first by name counts."""
+READERS = {
+    "networkd.conf": "systemctl restart systemd-networkd",
+    "networkd.network": "networkctl reload",
+    "networkmanager.conf": "systemctl reload NetworkManager",
+}
+"""Shipped file → what makes the network manager read it; it keeps its old ways until then."""
+LEFT = (
+    "what the agent made in the kernel stays for the pods that run: their veths and routes, the"
+    " nftables tables `podwire` of ip, ip6 and arp, net.ipv4.ip_forward=1; a reboot ends it"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,13 +214,16 @@ def install_command(place: Place, wish: Wish, completion: bool, config: Path | N
       podwire node install --wait 1s                    before the agent runs
       podwire node install --chain portmap --chain bandwidth
     """  # noqa: D301  # click wants the character
+    # As the agent will have them: its unit reads that file.
+    os.environ |= read_variables(place.etc / "default/podwire")
     settings = read_settings(config)
     seconds, chained = wish.seconds, wish.plugins(place)
     refuse_beside_calico()
     put_plugin(place)
     fields = unit_fields(settings, config_path(config))
     for shipped, path in place.drop_ins():
-        put(place, path, _shipped(shipped))
+        if put(place, path, _shipped(shipped)):
+            tell_reader(shipped, path)
     for shipped, path in place.units():
         put(place, path, _shipped(shipped).format(**fields))
     for shell, path in place.completions() if completion else ():
@@ -225,10 +240,17 @@ def _shipped(name: str) -> str:
     return (resources.files("podwire.cli.host") / name).read_text()
 
 
-def put(place: Place, path: Path, text: str) -> None:
-    """Write one file, noted before, and say so."""
+def put(place: Place, path: Path, text: str) -> bool:
+    """Write one file, noted before, and say so; whether it is another one now."""
     place.journal.note(path)
-    say(path, hostfiles.put(path, text))
+    changed = hostfiles.put(path, text)
+    say(path, changed)
+    return changed
+
+
+def tell_reader(shipped: str, path: Path) -> None:
+    """Say how the network manager learns of its file: we restart no service of others."""
+    click.echo(f"note: {path} counts after: {READERS[shipped]}", err=True)
 
 
 def put_plugin(place: Place) -> None:
@@ -267,9 +289,14 @@ def uninstall_command(place: Place) -> None:
     known = [place.conflist, *(path for _, path in (*place.drop_ins(), *place.units()))]
     known += [*(path for _, path in place.completions()), place.plugins / PLUGIN]
     folders = journal.directories()
+    readers = {path: shipped for shipped, path in place.drop_ins()}
+    removed = 0
     for path in sorted(dict.fromkeys((*known, *journal.paths())), key=_network_lists_first):
         if hostfiles.take_back(path):
+            removed += 1
             click.echo(f"removed {path}")
+            if path in readers:
+                tell_reader(readers[path], path)
         elif path.exists():
             click.echo(f"kept    {path}: it was not written by podwire")
     hostfiles.take_back(journal.path)
@@ -285,6 +312,7 @@ def uninstall_command(place: Place) -> None:
             " && systemctl daemon-reload",
             err=True,
         )
+    click.echo(f"note: {LEFT}" if removed else "nothing of podwire's is installed here", err=True)
 
 
 def _network_lists_first(path: Path) -> bool:
@@ -311,14 +339,16 @@ def conflist(settings: AgentConfig, wish: Wish, chained: list[str]) -> str:
 
 def unit_fields(settings: AgentConfig, config: Path | None) -> dict[str, str]:
     """What the shipped units leave open."""
-    program = shutil.which("podwire") or f"{sys.executable} -m podwire"
+    found = shutil.which("podwire")
+    program = word(found) if found else f"{word(sys.executable)} -m podwire"
     return {
         "program": program,
-        "config": "" if config is None else f" --config {config.absolute()}",
-        "bird": shutil.which("bird") or "/usr/sbin/bird",
-        "birdc": shutil.which("birdc") or "/usr/sbin/birdc",
-        "bird_config": settings.bird_config,
-        "bird_socket": settings.bird_socket,
+        "config": "" if config is None else f" --config {word(str(config.absolute()))}",
+        "bird": word(shutil.which("bird") or "/usr/sbin/bird"),
+        "birdc": word(shutil.which("birdc") or "/usr/sbin/birdc"),
+        "bird_config": word(settings.bird_config),
+        "bird_path": settings.bird_config.replace("%", "%%"),
+        "bird_socket": word(settings.bird_socket),
     }
 
 
