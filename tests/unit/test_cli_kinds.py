@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from podwire.cli.kinds import KINDS, find_kind
 from podwire.model import codec, keys
-from podwire.model.kept import KEPT, kept_key
+from podwire.model.kept import KEPT, POLICIES, kept_key, with_policy_types
 from podwire.model.validate import build, check_document
 from tests.fakes.command_line import command_line
 
@@ -49,7 +49,7 @@ INTERFACE PROFILES NATS
 hostendpoint hep             | NAME NODE | NAME NODE INTERFACE IPS PROFILES
 networkpolicy np pol         | NAME TIER | NAME TIER ORDER SELECTOR
 globalnetworkpolicy gnp      | NAME TIER | NAME TIER ORDER SELECTOR
-networkset globalnetworkset  | NAME | NAME NETS
+networkset globalnetworkset gnetsets | NAME | NAME NETS
 profile pro                  | NAME | NAME LABELS
 tier tiers                   | NAME ORDER | =
 ipreservation                | NAME | NAME CIDRS
@@ -74,7 +74,8 @@ def test_no_word_names_two_kinds() -> None:
 
 
 def test_a_policy_is_kept_whole_and_said_to_be_without_effect(podwire: CommandLine) -> None:
-    spec = {"order": 10.5, "selector": "all()", "ingress": [{"action": "Deny", "odd": None}]}
+    rules = [{"action": "Deny", "odd": None}]
+    spec = {"order": 10.5, "selector": "all()", "ingress": rules, "types": ["Ingress"]}
     policy = document("GlobalNetworkPolicy", spec)
     done = podwire.done("apply", "-f", "-", text=policy)
     assert "Successfully applied 1 'GlobalNetworkPolicy'" in done.out
@@ -99,8 +100,35 @@ def test_kinds_with_namespaces_have_their_column(podwire: CommandLine) -> None:
     for namespace in ("a", "b"):
         text = document("NetworkPolicy", {"tier": "t"}, namespace=namespace)
         podwire.done("create", "-f", "-", text=text)
-    assert podwire.done("get", "np", "-n", "b").rows == [["NAME", "TIER"], ["x", "t"]]
+    one = [["NAMESPACE", "NAME", "TIER"], ["b", "x", "t"]]
+    assert podwire.done("get", "np", "-n", "b").rows == one
     assert [row[0] for row in podwire.done("get", "np", "-A").rows] == ["NAMESPACE", "a", "b"]
+    assert podwire.done("get", "np").rows == [["NAME", "TIER"]]
+
+
+RULES = [{"action": "Allow"}]
+TYPES: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["Ingress"]),
+    ({"ingress": RULES}, ["Ingress"]),
+    ({"egress": RULES}, ["Egress"]),
+    ({"ingress": RULES, "egress": RULES}, ["Ingress", "Egress"]),
+    ({"ingress": RULES, "egress": RULES, "types": ["Egress"]}, ["Egress"]),
+]
+
+
+@pytest.mark.parametrize(("spec", "types"), TYPES, ids=[",".join(spec) or "-" for spec, _ in TYPES])
+def test_a_policy_says_which_directions_it_governs(
+    podwire: CommandLine, spec: dict[str, Any], types: list[str]
+) -> None:
+    podwire.done("apply", "-f", "-", text=document("GlobalNetworkPolicy", spec))
+    shown = json.loads(podwire.done("get", "gnp", "x", "-o", "json").out)
+    assert shown["spec"] == {**spec, "types": types}
+
+
+def test_labels_of_a_profile_are_told_as_calicoctl_does(podwire: CommandLine) -> None:
+    spec = {"labelsToApply": {"zone": "a", "kind": "host"}}
+    podwire.done("apply", "-f", "-", text=document("Profile", spec))
+    assert podwire.done("get", "profile", "-o", "wide").rows[1] == ["x", "kind=host,zone=a"]
 
 
 def test_tiers_stand_in_their_order(podwire: CommandLine) -> None:
@@ -133,7 +161,8 @@ def test_nothing_of_a_kept_resource_is_lost(kind: str, spec: Any, status: Any) -
     assert codec.encode(value) == wire
     assert codec.key_of(value) == key
     assert check_document(wire) == []
-    assert codec.encode(build(wire, wire)) == wire
+    whole = with_policy_types(spec) if kind in POLICIES else spec
+    assert codec.encode(build(wire, wire)) == {**wire, "spec": whole}
 
 
 def test_a_broken_one_is_named_and_the_others_shown(podwire: CommandLine) -> None:
@@ -188,3 +217,32 @@ def test_nodes_without_an_as_show_the_cluster_s(podwire: CommandLine) -> None:
     text = document("BGPConfiguration", {"asNumber": 64600}, name="default")
     podwire.done("create", "-f", "-", text=text)
     assert podwire.done("get", "node", "-o", "wide").rows[1][1] == "(64600)"
+
+
+def test_a_pool_is_stored_with_every_field(podwire: CommandLine) -> None:
+    """Calico's tools store them; what others stored without one is left so."""
+    pool = document("IPPool", {"cidr": "10.9.0.0/16"})
+    podwire.done("create", "-f", "-", text=pool)
+    key = keys.pool_key("x")
+    entry = podwire.store.get(key)
+    assert entry is not None
+    assert entry.value["spec"] == {
+        "cidr": "10.9.0.0/16",
+        "vxlanMode": "Never",
+        "ipipMode": "Never",
+        "blockSize": 26,
+        "nodeSelector": "all()",
+        "allowedUses": ["Workload", "Tunnel"],
+        "assignmentMode": "Automatic",
+    }
+    assert podwire.done("apply", "--dry-run", "-f", "-", text=pool).out == "nothing would change\n"
+    bare = {**entry.value, "spec": {"cidr": "10.9.0.0/16", "blockSize": 26}}
+    podwire.store.update(key, bare, entry.revision)
+    assert podwire.done("apply", "--dry-run", "-f", "-", text=pool).out == "nothing would change\n"
+
+
+def test_what_is_there_is_shown_beside_what_is_not(podwire: CommandLine) -> None:
+    podwire.done("create", "-f", "-", text=document("Tier", {"order": 1}))
+    said = podwire("get", "tier", "x", "y")
+    assert (said.code, said.rows[1:]) == (1, [["x", "1"]])
+    assert "Tier y does not exist" in said.err

@@ -224,7 +224,7 @@ def test_endpoints_are_shown_by_namespace(shell: Shell) -> None:
     assert shell.run("get", "wep").splitlines()[1].split() == [
         *("c1", "vms101", "10.244.0.5/32", "cali12345678901")
     ]
-    assert shell.run("get", "wep", "-n", "demo").splitlines()[1].split()[0] == "web"
+    assert shell.run("get", "wep", "-n", "demo").splitlines()[1].split()[:2] == ["demo", "web"]
     everywhere = shell.run("get", "wep", "-A", "-o", "wide").splitlines()
     assert everywhere[0].split()[:3] == ["NAMESPACE", "NAME", "WORKLOAD"]
     assert [line.split()[0] for line in everywhere[1:]] == ["default", "demo"]

@@ -59,7 +59,7 @@ _FACES: dict[str, tuple[tuple[str, ...], Cells, tuple[str, ...]]] = {
         (),
     ),
     "NetworkSet": (("networksets", "netset", "netsets"), _NETS, ()),
-    "GlobalNetworkSet": (("globalnetworksets", "gns"), _NETS, ()),
+    "GlobalNetworkSet": (("globalnetworksets", "gnetsets", "gns"), _NETS, ()),
     "HostEndpoint": (
         ("hostendpoints", "hep", "heps"),
         {
@@ -70,7 +70,7 @@ _FACES: dict[str, tuple[tuple[str, ...], Cells, tuple[str, ...]]] = {
         },
         ("NODE",),
     ),
-    "Profile": (("profiles", "pro", "pros"), {"LABELS": _field("labelsToApply")}, ()),
+    "Profile": (("profiles", "pro", "pros"), {"LABELS": _list("labelsToApply")}, ()),
     "Tier": (("tiers",), {"ORDER": _field("order")}, ("ORDER",)),
     "FelixConfiguration": (
         ("felixconfigurations", "felixconfig", "felixconfigs", "fc", "fcs"),

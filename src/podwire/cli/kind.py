@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from podwire.boundary import Entry
     from podwire.model.resource import JSON, Stored, Wire
@@ -40,10 +41,10 @@ class Kind:
     order: Callable[[Any], Any] | None = None
     """By what the table is sorted; None: by key."""
 
-    def header(self, *, wide: bool, all_namespaces: bool = False) -> tuple[str, ...]:
+    def header(self, *, wide: bool, namespaces: bool = False) -> tuple[str, ...]:
         """The table's columns."""
         shown = self.wide if wide else self.columns
-        return ("NAMESPACE", *shown) if self.namespaced and all_namespaces else shown
+        return ("NAMESPACE", *shown) if self.namespaced and namespaces else shown
 
     def row(self, value: Stored, header: Sequence[str]) -> list[object]:
         """One line of the table."""
@@ -61,7 +62,9 @@ class Kind:
 
 
 def joined(items: object) -> str:
-    """A list in one cell."""
+    """A list in one cell; a mapping as sorted `key=value`."""
+    if isinstance(items, Mapping):
+        return ",".join(sorted(f"{key}={value}" for key, value in items.items()))
     if isinstance(items, tuple | list):
         return ",".join(str(item) for item in items)
     return "" if items is None else str(items)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from podwire.cli.completing import complete_kind, complete_name, complete_namespace
 from podwire.cli.context import datastore_option, open_datastore
@@ -64,7 +65,13 @@ class Look:
     @property
     def shape(self) -> str:
         """The format; `` is the plain table, as is calicoctl's ps."""
-        return "" if self.format in {None, "ps"} else str(self.format)
+        return {None: "", "ps": "", "yml": "yaml"}.get(self.format, str(self.format))
+
+    @property
+    def tells_namespaces(self) -> bool:
+        """Whether the table has their column: as calicoctl's, when one or all were asked for."""
+        source = click.get_current_context().get_parameter_source("namespace")
+        return self.everywhere or source is ParameterSource.COMMANDLINE
 
     @property
     def chosen(self) -> Selector | None:
@@ -123,10 +130,14 @@ def get(
     for each, _, _ in asked:
         _header(each, look)
     store = open_datastore(ctx)
-    found = [
-        (each, _chosen(_entries(store, each, spot, wanted, everywhere=look.everywhere), look))
-        for each, spot, wanted in asked
-    ]
+    found: list[tuple[Kind, Sequence[Entry]]] = []
+    gone: list[NotFound] = []
+    for each, spot, wanted in asked:
+        entries, missing = _entries(store, each, spot, wanted, everywhere=look.everywhere)
+        found.append((each, _chosen(entries, look)))
+        gone += [absent(each, spot, name) for name in missing]
+    if gone and not any(entries for _, entries in found):
+        raise gone[0]
     if look.shape in {"json", "yaml"}:
         one = len(names) == 1 or (kind is None and len(found) == 1)
         click.echo(output(_whole(found, look, one=one), look.shape), nl=False)
@@ -136,6 +147,8 @@ def get(
                 click.echo(f"{each.name.lower()}/{each.wire(entry)['metadata']['name']}")
     elif not _tables(store, found, look):
         ctx.exit(1)
+    if gone:
+        raise gone[0]
 
 
 def _tables(store: Store, found: Sequence[tuple[Kind, Sequence[Entry]]], look: Look) -> bool:
@@ -165,7 +178,7 @@ def _tables(store: Store, found: Sequence[tuple[Kind, Sequence[Entry]]], look: L
 def _header(kind: Kind, look: Look) -> tuple[str, ...]:
     """The columns a format asks for; json, yaml and name have none."""
     if look.shape in FORMATS:
-        return kind.header(wide=look.shape == "wide", all_namespaces=look.everywhere)
+        return kind.header(wide=look.shape == "wide", namespaces=look.tells_namespaces)
     word, given, text = look.shape.partition("=")
     if word != "custom-columns" or not given:
         raise BadInput(
@@ -199,7 +212,8 @@ def _cluster_as(store: Store) -> int:
 
 def _entries(
     store: Store, kind: Kind, namespace: str, names: Sequence[str], *, everywhere: bool
-) -> Sequence[Entry]:
+) -> tuple[Sequence[Entry], Sequence[str]]:
+    """Those there are, and the names of which there is none."""
     if names and everywhere and kind.namespaced:
         raise BadInput("a name needs one namespace", fix="write -n NAMESPACE instead of -A")
     if not names or kind.name == "BlockAffinity":
@@ -209,7 +223,7 @@ def _entries(
         if kind.owns is not None:
             entries = tuple(entry for entry in entries if kind.owns(entry.key))
         if not names:
-            return entries
+            return entries, ()
         named = {kind.wire(entry)["metadata"]["name"]: entry for entry in entries}
     else:
         named = {
@@ -218,9 +232,7 @@ def _entries(
             if (entry := store.get(kind.key(namespace, name))) is not None
         }
     missing = [name for name in names if name not in named]
-    if missing:
-        raise absent(kind, namespace, missing[0])
-    return [named[name] for name in names]
+    return [named[name] for name in names if name in named], missing
 
 
 def _whole(found: Sequence[tuple[Kind, Sequence[Entry]]], look: Look, *, one: bool) -> Any:

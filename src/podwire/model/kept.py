@@ -65,6 +65,10 @@ KEPT = {
     )
 }
 """By name."""
+POLICIES = frozenset(
+    {"NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"}
+)
+"""Those with `types`."""
 _BY_PLURAL = {kind.plural: kind for kind in KEPT.values()}
 
 
@@ -76,6 +80,19 @@ def kept_prefix(kind: KeptKind) -> str:
 def kept_key(kind: KeptKind, namespace: str, name: str) -> str:
     """Key of one object; the namespace counts where the kind has one."""
     return keys.resource_key(kind.plural, name, namespace if kind.namespaced else None)
+
+
+def with_policy_types(spec: Wire) -> dict[str, JSON]:
+    """A policy's spec that says which directions it governs, as Calico's own tools store it.
+
+    Where it is left out they take it from the rules, but Felix takes both: a policy with rules for
+    ingress alone would then cut off egress.
+    """
+    if spec.get("types"):
+        return dict(spec)
+    ingress, egress = bool(spec.get("ingress")), bool(spec.get("egress"))
+    types = [*(["Ingress"] if ingress or not egress else []), *(["Egress"] if egress else [])]
+    return {**spec, "types": types}
 
 
 def decode_kept(key: str, wire: Wire) -> KeptResource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from podwire.model import codec, keys
 from podwire.model.addressing import parse_network
 from podwire.model.bgpvalidate import configuration_faults, filter_faults, peer_faults
 from podwire.model.ipamconfig import IPAM_CONFIG_KINDS, build_ipam_config, ipam_config_faults
-from podwire.model.kept import KEPT, kept_key
+from podwire.model.kept import KEPT, POLICIES, kept_key, with_policy_types
 from podwire.model.nearest import suggestion
 from podwire.model.node import ClusterInformation, Routing
 from podwire.model.pool import IPPool, Mode, Use
@@ -128,10 +129,25 @@ def build(document: Wire, stored: Wire | None, namespace: str = "default") -> St
     if spec.get("namespaceSelector") and not spec.get("allowedUses"):
         # The default would be Workload and Tunnel, and a tunnel is in no namespace.
         spec["allowedUses"] = [Use.WORKLOAD.value]
+    if document["kind"] in POLICIES:
+        wanted["spec"] = spec = with_policy_types(spec)
     if stored is not None:
         wanted = carry_over(SHAPES[document["kind"]], thaw(stored), wanted)
         _keep_own_annotations(stored, wanted["metadata"])
-    return codec.decode(key, wanted)
+    value = codec.decode(key, wanted)
+    return _with_defaults(value, stored) if isinstance(value, IPPool) else value
+
+
+def _with_defaults(pool: IPPool, stored: Wire | None) -> IPPool:
+    """The pool with every field, as Calico's own tools store it.
+
+    What is stored without a field by somebody who meant the default stays so.
+    """
+    spec = dict(pool.wire["spec"])
+    for name, item in codec.encode(replace(pool, wire={}))["spec"].items():
+        if stored is None or name in stored["spec"]:
+            spec.setdefault(name, item)
+    return replace(pool, wire={**pool.wire, "spec": spec})
 
 
 def _keep_own_annotations(stored: Wire, metadata: dict[str, JSON]) -> None:
