@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from podwire.boundary import Store
+
 
 @dataclass(frozen=True)
 class Said:
@@ -35,16 +37,18 @@ class Said:
 class CommandLine:
     """`podwire …` as a process would run it, from the exit code's point of view."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, url: str = "", store: Store | None = None) -> None:
+        """The datastore is a file, or the one at a URL, whose store is given then."""
         self.path = path
-        self.store = SQLiteStore(path)
+        self.place = url or str(path)
+        self.store = SQLiteStore(path) if store is None else store
 
     def __call__(self, *words: str, text: str | bytes = b"") -> Said:
         given = text.encode() if isinstance(text, str) else text
         out = io.TextIOWrapper(io.BytesIO(), "utf-8")
         err = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")  # as Python's own
         before = os.environ.get("PODWIRE_DATASTORE"), sys.stdin
-        os.environ["PODWIRE_DATASTORE"] = str(self.path)
+        os.environ["PODWIRE_DATASTORE"] = self.place
         sys.stdin = io.TextIOWrapper(_Given(given), "utf-8")
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

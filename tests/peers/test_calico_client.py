@@ -5,42 +5,26 @@ Go and Calico's modules are needed; where they cannot be had the test says so.
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store import ensure_cluster
-from podwire.drivers.store.etcd.store import EtcdStore
 from podwire.ipam.service import IPAM, AssignRequest
-from podwire.model import codec, keys
-from podwire.model.config import EtcdConfig
+from podwire.model import keys
 from podwire.model.node import Node
 from podwire.model.pool import IPPool
 from podwire.model.resource import Metadata
 from tests.fakes.calico_etcd import RELEASES, fill
-from tests.fakes.etcd_server import EtcdServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from podwire.model.resource import Stored
+    from tests.peers.beside_calico import Both
 
 pytestmark = [pytest.mark.peer, pytest.mark.long]
 
-HERE = Path(__file__).parent / "calico_client"
-CALICO = "github.com/projectcalico/calico@v1.11.0-cni-plugin.0.20250813170300-a0db560f0520"
-API = "github.com/projectcalico/api@v0.0.0-20220722155641-439a754a988b"
-GO = {**os.environ, "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
 KINDS = {
     "IPPool": keys.POOLS,
     "Node": keys.NODES,
@@ -57,88 +41,6 @@ LATER_OR_EARLIER = {
     *("interfaces", "strictAffinity"),
 }
 """Fields that v3.28 does not have yet, or no longer."""
-
-
-def go(folder: Path, *words: str) -> str:
-    command = ["go", *words]
-    done = subprocess.run(command, cwd=folder, env=GO, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        told = " ".join((done.stderr or done.stdout).split())
-        pytest.skip(f"needs the Go modules of Calico: go {words[0]}: {told[-300:]}")
-    return done.stdout
-
-
-def module(folder: Path, name: str) -> Path:
-    return Path(json.loads(go(folder, "mod", "download", "-json", name))["Dir"])
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = re.search(r"go1\.(\d+)", go_version())
-    if found is None or int(found[1]) < 23:
-        pytest.skip("needs Go 1.23 or later")
-    folder = tmp_path_factory.mktemp("calico_client")
-    (folder / "go.mod").write_text("module podwire.io/calico-client\n\ngo 1.23\n")
-    calico, api = module(folder, CALICO), module(folder, API)
-    # A module's replacements count only where it is built itself: they are taken from there.
-    required = CALICO.replace("@", " ")
-    wanted = (calico / "go.mod").read_text().partition("\n")[2]
-    wanted = wanted.replace("require (", f"require (\n\t{required}", 1)
-    (folder / "go.mod").write_text(f"module podwire.io/calico-client\n{wanted}")
-    shutil.copy(calico / "go.sum", folder)
-    shutil.copytree(api, folder / "api", copy_function=shutil.copyfile)
-    kinds = folder / "api" / "pkg" / "apis" / "projectcalico" / "v3"
-    for place in (folder / "api", *(folder / "api").rglob("*")):
-        place.chmod(0o755)
-    shutil.copy(HERE / "api" / "missing.go", kinds)
-    shutil.copy(HERE / "main.go", folder)
-    go(folder, "build", "-o", "calico-client", ".")
-    return folder / "calico-client"
-
-
-def go_version() -> str:
-    if shutil.which("go") is None:
-        return ""
-    return subprocess.run(["go", "version"], capture_output=True, text=True, check=True).stdout
-
-
-def free_url() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@dataclass
-class Both:
-    """One etcd, we and Calico at it."""
-
-    store: EtcdStore
-    endpoint: str
-    program: Path
-
-    def calico(self, *words: str) -> Any:
-        command = [str(self.program), self.endpoint, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def write(self, *values: Stored) -> None:
-        for value in values:
-            self.store.create(codec.key_of(value), codec.encode(value))
-
-    def keys(self, prefix: str) -> list[str]:
-        return [entry.key for entry in self.store.list(prefix).entries]
-
-
-@pytest.fixture
-def both(tmp_path: Path, program: Path) -> Iterator[Both]:
-    words = ("--unsafe-no-fsync",)
-    server = EtcdServer(tmp_path, client_url=free_url(), peer_url=free_url(), words=words).start()
-    server.wait_ready()
-    store = EtcdStore(EtcdConfig(endpoints=(server.endpoint,)))
-    yield Both(store, server.endpoint, program)
-    store.close()
-    server.kill()
 
 
 def unknown(told: dict[str, Any]) -> set[str]:
