@@ -246,3 +246,27 @@ def test_what_is_there_is_shown_beside_what_is_not(podwire: CommandLine) -> None
     said = podwire("get", "tier", "x", "y")
     assert (said.code, said.rows[1:]) == (1, [["x", "1"]])
     assert "Tier y does not exist" in said.err
+
+
+def test_a_policy_stored_with_its_tier_is_found_by_both_names(podwire: CommandLine) -> None:
+    """Until Calico 3.31 tools stored it so, and calicoctl shows it without."""
+    key = keys.resource_key("globalnetworkpolicies", "default.x")
+    policy = json.loads(document("GlobalNetworkPolicy", {"types": ["Egress"], "order": 1}))
+    podwire.store.create(key, {**policy, "metadata": {"name": "default.x"}})
+    for name in ("x", "default.x"):
+        shown = podwire.done("get", "gnp", name, "-o", "name").out
+        assert shown == "globalnetworkpolicy/default.x\n"
+    podwire.done("replace", "-f", "-", text=json.dumps({**policy, "spec": {"order": 2}}))
+    podwire.done("patch", "gnp", "x", "-p", '{"spec": {"selector": "all()"}}')
+    podwire.done("label", "gnp", "x", "a=b")
+    entry = podwire.store.get(key)
+    assert entry is not None
+    assert entry.value["spec"] == {"order": 2, "types": ["Ingress"], "selector": "all()"}
+    assert entry.value["metadata"]["labels"] == {"a": "b"}
+    assert podwire("create", "-f", "-", text=json.dumps(policy)).code == 1
+    other = {**policy, "spec": {"tier": "t"}}
+    podwire.done("create", "-f", "-", text=json.dumps(other))
+    podwire.done("delete", "gnp", "x")
+    assert [row[0] for row in podwire.done("get", "gnp").rows[1:]] == ["default.x"]
+    podwire.done("delete", "gnp", "x")
+    assert podwire("get", "gnp", "x").code == 1

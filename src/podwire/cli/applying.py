@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from podwire.boundary import Verb, Write
+from podwire.cli.kinds import find_kind
+from podwire.cli.policy_names import stored_name
 from podwire.cli.yamlfile import refuse
 from podwire.drivers.secrets import read_secret
 from podwire.errors import BadInput, Conflict, InUse, NotFound, Stale
@@ -18,6 +20,7 @@ from podwire.model.bgp import BGPPeer, SecretKey
 from podwire.model.bgpfilter import BGPFilter
 from podwire.model.bgpvalidate import check_node_address, check_peer
 from podwire.model.block import IPAMConfig
+from podwire.model.kept import POLICIES
 from podwire.model.node import Node
 from podwire.model.pool import IPPool
 from podwire.model.resource import Stored
@@ -156,6 +159,7 @@ def plan_changes(
 
 
 def _change(store: Store, document: Document, namespace: str) -> Change:
+    document = _as_stored(store, document, namespace)
     key = document_key(document.value, namespace)
     entry = store.get(key)
     wanted = document.value["metadata"].get("resourceVersion")
@@ -176,6 +180,17 @@ def _change(store: Store, document: Document, namespace: str) -> Change:
     else:
         metadata = replace(value.metadata, uid=before.metadata.uid, created=before.metadata.created)
     return Change(document=document, key=key, entry=entry, value=replace(value, metadata=metadata))
+
+
+def _as_stored(store: Store, document: Document, namespace: str) -> Document:
+    """The document under the name its object has: a policy shown by calicoctl may lack its tier."""
+    value = document.value
+    metadata, tier = value["metadata"], (value.get("spec") or {}).get("tier")
+    if value["kind"] not in POLICIES or tier not in (None, "", "default"):
+        return document
+    place = metadata.get("namespace") or namespace
+    name = stored_name(store, find_kind(value["kind"]), place, metadata["name"])
+    return replace(document, value={**value, "metadata": {**metadata, "name": name}})
 
 
 def _check_intent(changes: Sequence[Change], intent: Intent) -> None:

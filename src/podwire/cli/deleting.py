@@ -11,6 +11,7 @@ from podwire.cli.completing import complete_kind, complete_name
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.kinds import find_kind
 from podwire.cli.options import Files, files_options, gathered
+from podwire.cli.policy_names import stored_name
 from podwire.cli.removal import refuse_removal, remove
 from podwire.cli.resources import KIND_HELP, absent, named_in, namespace_option, tell
 from podwire.errors import BadInput, InUse, NotFound, Stale
@@ -135,7 +136,8 @@ def _delete(store: Store, kind: Kind, place: tuple[str, str], wish: Wish) -> Non
 def _entry(store: Store, kind: Kind, place: tuple[str, str]) -> Entry:
     if kind.read_only is not None:
         raise BadInput(f"{kind.name} cannot be deleted: {kind.read_only}")
-    entry = store.get(kind.key(*place))
+    namespace, name = place
+    entry = store.get(kind.key(namespace, stored_name(store, kind, namespace, name)))
     if entry is None:
         raise absent(kind, *place)
     return entry

@@ -12,6 +12,7 @@ from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.editing import change_documents, dry_run_option
 from podwire.cli.kinds import find_kind
 from podwire.cli.options import gathered
+from podwire.cli.policy_names import stored_name
 from podwire.cli.resources import absent, kind_argument, name_argument, namespace_option
 from podwire.cli.tables import output
 from podwire.cli.yamlfile import parse_documents
@@ -69,6 +70,7 @@ def patch(
     """  # noqa: D301  # click wants the character
     change = _parsed(patch)
     store, found = open_datastore(ctx), find_kind(kind)
+    name = stored_name(store, found, namespace, name)
     whole = _stored(store, found, namespace, name)
     after = _operated(whole, change) if patch.type == "json" else merged(whole, change)
     _put(store, found, (namespace, name), after, dry_run=dry_run, done="patched")
@@ -94,6 +96,7 @@ def label(ctx: click.Context, /, kind: str, name: str, **given: Any) -> None:
     """  # noqa: D301  # click wants the character
     store, found = open_datastore(ctx), find_kind(kind)
     namespace = given["namespace"]
+    name = stored_name(store, found, namespace, name)
     whole = _stored(store, found, namespace, name)
     there = whole.get("metadata", {}).get("labels") or {}
     wanted: dict[str, JSON] = {}

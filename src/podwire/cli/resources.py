@@ -12,6 +12,7 @@ from podwire.cli.completing import complete_kind, complete_name, complete_namesp
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.kinds import find_kind, node_cells
 from podwire.cli.options import Files, files_options, gathered
+from podwire.cli.policy_names import stored_name
 from podwire.cli.tables import columns, output
 from podwire.errors import BadInput, NotFound
 from podwire.model import codec, keys
@@ -226,6 +227,7 @@ def _entries(
             return entries, ()
         named = {kind.wire(entry)["metadata"]["name"]: entry for entry in entries}
     else:
+        names = [stored_name(store, kind, namespace, name) for name in names]
         named = {
             name: entry
             for name in names
