@@ -64,6 +64,27 @@ def test_what_calicoctl_shows_podwire_writes_back(filled: TwoCommandLines) -> No
         assert items(filled.calicoctl(*words)) == items(shown), kind
 
 
+def test_several_kinds_at_once_are_read_by_the_other(filled: TwoCommandLines) -> None:
+    named = "".join(
+        f"---\nkind: {kind}\napiVersion: projectcalico.org/v3\nmetadata: {{name: {name}}}\n"
+        for kind, name in (
+            ("BGPPeer", "tor"),
+            ("BGPFilter", "cautious"),
+            ("IPReservation", "gateways"),
+        )
+    )
+    words = ("-f", "-", "-o", "yaml")
+    theirs, ours = (
+        filled.calicoctl("get", *words, text=named),
+        filled.podwire("get", *words, text=named),
+    )
+    assert list(map(meant, yaml.safe_load(ours))) == list(map(meant, yaml.safe_load(theirs)))
+    filled.podwire("replace", "-f", "-", text=theirs)
+    shown = filled.podwire("get", *words, text=named)
+    filled.calicoctl("replace", "-f", "-", text=shown)
+    assert list(map(meant, yaml.safe_load(shown))) == list(map(meant, yaml.safe_load(ours)))
+
+
 def for_podwire(shown: str) -> str:
     """Of calicoctl's list what is stored."""
     found = yaml.safe_load(shown)

@@ -270,3 +270,12 @@ def test_a_policy_stored_with_its_tier_is_found_by_both_names(podwire: CommandLi
     assert [row[0] for row in podwire.done("get", "gnp").rows[1:]] == ["default.x"]
     podwire.done("delete", "gnp", "x")
     assert podwire("get", "gnp", "x").code == 1
+
+
+def test_several_kinds_are_shown_as_a_list_that_can_be_applied(podwire: CommandLine) -> None:
+    text = "\n---\n".join(document(kind, {"nets": []}) for kind in ("GlobalNetworkSet", "Tier"))
+    podwire.done("create", "-f", "-", text=text)
+    shown = podwire.done("get", "-f", "-", "-o", "json", text=text).out
+    assert [each["kind"] for each in json.loads(shown)] == ["GlobalNetworkSet", "Tier"]
+    said = podwire.done("replace", "--dry-run", "-f", "-", text=shown)
+    assert said.out == "nothing would change\n"

@@ -95,6 +95,18 @@ def test_a_list_stands_for_its_items() -> None:
     assert parse_documents("kind: IPPoolList\nitems: []", "f") == ()
 
 
+def test_a_bare_list_of_a_file_stands_for_its_members(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("- kind: IPPool\n  x: 1\n  x: 2\n- kind: Node\n---\nkind: Tier\n")
+    first, second, third = read_documents([str(path)])
+    assert (first.value["kind"], first.place(("x",))) == ("IPPool", f"{path}:2")
+    assert len(first.faults) == 1
+    assert (second.value, second.place(("kind",))) == ({"kind": "Node"}, f"{path}:4")
+    assert third.value == {"kind": "Tier"}
+    path.write_text("[]")
+    assert told(path) == [f"{path}: there is no document in it"]
+
+
 def told(*names: Path, recursive: bool = False) -> list[str]:
     """The faults of what could not be read, as they are told."""
     documents = read_documents(map(str, names), recursive=recursive)

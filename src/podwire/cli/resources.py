@@ -245,8 +245,11 @@ def _whole(found: Sequence[tuple[Kind, Sequence[Entry]]], look: Look, *, one: bo
     if one and len(shown) == 1:
         return shown[0]
     kinds = {kind.name for kind, _ in found}
+    if len(kinds) > 1:
+        # As calicoctl shows them: a List of several kinds it could not read again.
+        return shown
     return {
-        "kind": f"{kinds.pop()}List" if len(kinds) == 1 else "List",
+        "kind": f"{kinds.pop()}List",
         "apiVersion": API_VERSION,
         "metadata": {},
         "items": shown,

@@ -61,8 +61,9 @@ def read_documents(
 ) -> tuple[Document, ...]:
     """The documents of files, directories (their YAML and JSON files) and `-`.
 
-    A document of kind List (or …List) stands for its items. What cannot be read, is no YAML or
-    holds nothing becomes a document that is nothing but its faults: they are told with the others.
+    A document of kind List (or …List) stands for its items, and so does a bare list, as calicoctl
+    shows several resources that it was asked for by name. What cannot be read, is no YAML or holds
+    nothing becomes a document that is nothing but its faults: they are told with the others.
     """
     return tuple(
         document
@@ -91,7 +92,15 @@ def _sources(name: str, *, recursive: bool, may_be_empty: bool) -> Iterable[Path
 def _read(path: Path, may_be_empty: bool) -> Sequence[Document]:
     source = "<stdin>" if str(path) == "-" else str(path)
     try:
-        documents = parse_documents(_text(path, source), source)
+        documents = [
+            part
+            for document in parse_documents(_text(path, source), source)
+            for part in (
+                _parts(document, document.value, ())
+                if isinstance(document.value, list)
+                else (document,)
+            )
+        ]
     except FileNotFoundError:
         return [_unread(source, "there is no such file")]
     except OSError as error:
@@ -174,16 +183,22 @@ def _items(document: Document) -> Iterable[Document]:
     if not (isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)):
         yield document
         return
+    yield from _parts(document, items, ("items",))
+
+
+def _parts(document: Document, items: Sequence[JSON], path: FieldPath) -> Iterable[Document]:
+    """The members of a list that stands at the path, each as a document."""
     for position, item in enumerate(items):
-        top: FieldPath = ("items", position)
+        top = (*path, position)
+        deep = len(top)
         yield Document(
             source=document.source,
             value=item,
-            lines={path[2:]: n for path, n in document.lines.items() if path[:2] == top},
+            lines={path[deep:]: n for path, n in document.lines.items() if path[:deep] == top},
             faults=tuple(
-                Fault(fault.path[2:], fault.problem, fault.fix)
+                Fault(fault.path[deep:], fault.problem, fault.fix)
                 for fault in document.faults
-                if fault.path[:2] == top
+                if fault.path[:deep] == top
             ),
         )
 
