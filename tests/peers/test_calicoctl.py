@@ -115,6 +115,20 @@ def test_ipam_show_tells_the_same(filled: TwoCommandLines) -> None:
     assert config == {row["PROPERTY"]: row["VALUE"] for row in rows(filled.calicoctl(*words))}
 
 
+RESERVATION = """
+kind: IPReservation
+apiVersion: projectcalico.org/v3
+metadata: {name: theirs}
+spec: {reservedCIDRs: [10.98.0.9/30]}
+"""
+
+
+def test_what_calicoctl_reserves_is_reserved(filled: TwoCommandLines) -> None:
+    filled.calicoctl("create", "-f", "-", text=RESERVATION)
+    by_pool = {row["CIDR"]: row["IPS RESERVED"] for row in rows(filled.podwire("ipam", "show"))}
+    assert by_pool["10.98.0.0/24"] == "5 (2%)"
+
+
 def test_ipam_show_tells_the_same_owner(filled: TwoCommandLines) -> None:
     node = json.loads(filled.podwire("get", "node", "n-1", "-o", "json"))["spec"]
     endpoints = rows(filled.podwire("get", "wep", "-A"))

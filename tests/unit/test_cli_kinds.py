@@ -279,3 +279,11 @@ def test_several_kinds_are_shown_as_a_list_that_can_be_applied(podwire: CommandL
     assert [each["kind"] for each in json.loads(shown)] == ["GlobalNetworkSet", "Tier"]
     said = podwire.done("replace", "--dry-run", "-f", "-", text=shown)
     assert said.out == "nothing would change\n"
+
+
+def test_reservations_are_shown_as_they_are_written(podwire: CommandLine) -> None:
+    for name, spec in (("a", {"reservedCIDRs": ["10.0.0.9/30", "10.0.0.1"]}), ("b", {})):
+        wire = json.loads(document("IPReservation", spec, name=name))
+        podwire.store.create(keys.reservation_key(name), wire)
+    shown = podwire.done("get", "ipreservation", "-o", "wide").rows[1:]
+    assert shown == [["a", "10.0.0.9/30,10.0.0.1"], ["b", "<none>"]]

@@ -420,3 +420,17 @@ def test_a_wrong_field_is_named_by_key_and_path(
 def test_any_json_is_read_or_refused(key: str, wire: Any) -> None:
     with contextlib.suppress(BadInput):
         codec.decode(key, {"spec": wire, "metadata": wire, **(wire if type(wire) is dict else {})})
+
+
+def test_a_reservation_with_bits_behind_its_prefix_reserves_the_network() -> None:
+    """Calico's tools store one as it was written."""
+    key = keys.reservation_key("r")
+    wire = {
+        "kind": "IPReservation",
+        "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "r"},
+        "spec": {"reservedCIDRs": ["10.0.0.9/30", "10.0.0.1"]},
+    }
+    value = codec.decode_reservation(key, wire)
+    assert [str(cidr) for cidr in value.reserved] == ["10.0.0.8/30", "10.0.0.1/32"]
+    assert codec.encode(value) == wire

@@ -98,7 +98,8 @@ def _endpoint_cells() -> Cells:
 def _reservation_cells() -> Cells:
     cells: dict[str, Callable[[IPReservation], object]] = {
         "NAME": lambda reservation: reservation.metadata.name,
-        "CIDRS": lambda reservation: joined(reservation.reserved),
+        # As they are written, like calicoctl's.
+        "CIDRS": lambda reservation: joined(codec.encode(reservation)["spec"].get("reservedCIDRs")),
     }
     return cells
 

@@ -47,6 +47,7 @@ from podwire.model.wire import Fields, child, lay, settle, thaw
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from podwire.model.addressing import IPNetwork
     from podwire.model.resource import JSON, Stored, Wire
 
     Decoder = Callable[[str, Wire], Stored]
@@ -114,11 +115,7 @@ def encode(value: Stored) -> Wire:
         case IPAMConfig():
             return _encode_ipam_config(value)
         case IPReservation():
-            wire = encode_resource(value, "IPReservation", value.metadata)
-            reserved = [str(cidr) for cidr in value.reserved]
-            spec, stored = child(wire, "spec"), bool(value.wire)
-            settle(spec, "reservedCIDRs", reserved, absent=[], stored=stored)
-            return wire
+            return _encode_reservation(value)
         case ClusterInformation():
             return _encode_cluster(value)
         case BGPConfiguration() | BGPPeer() | BGPFilter():
@@ -186,11 +183,16 @@ def decode_reservation(key: str, wire: Wire) -> IPReservation:
     """Read an IPReservation."""
     name = named(key, keys.parse_reservation_key(key), "IPReservation")
     spec = Fields(wire, key).within("spec")
-    reserved = tuple(
-        spec.parse(f"reservedCIDRs[{n}]", text, parse_network)
+    metadata = decode_metadata(key, wire, name)
+    return IPReservation(wire=wire, metadata=metadata, reserved=_reserved(spec))
+
+
+def _reserved(spec: Fields) -> tuple[IPNetwork, ...]:
+    # Bits behind a prefix are Calico's to allow: what we cannot read would protect no address.
+    return tuple(
+        spec.parse(f"reservedCIDRs[{n}]", text, parse_interface).network
         for n, text in enumerate(spec.texts("reservedCIDRs"))
     )
-    return IPReservation(wire=wire, metadata=decode_metadata(key, wire, name), reserved=reserved)
 
 
 def decode_node(key: str, wire: Wire) -> Node:
@@ -330,6 +332,16 @@ def _encode_pool(pool: IPPool) -> Wire:
     lay(spec, "disabled", pool.disabled, absent=False)
     lay(spec, "disableBGPExport", pool.disable_bgp_export, absent=False)
     lay(spec, "namespaceSelector", pool.namespace_selector)
+    return wire
+
+
+def _encode_reservation(value: IPReservation) -> Wire:
+    wire = encode_resource(value, "IPReservation", value.metadata)
+    spec, stored = child(wire, "spec"), bool(value.wire)
+    # Kept in the notation it was written in.
+    if not stored or _reserved(Fields(spec, "")) != value.reserved:
+        reserved = [str(cidr) for cidr in value.reserved]
+        settle(spec, "reservedCIDRs", reserved, absent=[], stored=stored)
     return wire
 
 
