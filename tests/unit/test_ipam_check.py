@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from podwire.ipam.request import AssignRequest
 from podwire.model import keys
 from tests.fakes.checked_store import (
+    change,
     endpoint_key,
     ipam,
     leak,
@@ -164,6 +165,35 @@ def test_what_cannot_be_released_is_said(
     assert done.exit_code != 0
     assert error in str(done.exception)
     assert problems(store) == []
+
+
+@pytest.mark.parametrize(
+    ("type_", "fields"),
+    [
+        ("vxlanTunnelAddress", {"ipv4VXLANTunnelAddr": "ADDRESS"}),
+        ("ipipTunnelAddress", {"bgp": {"ipv4IPIPTunnelAddr": "ADDRESS"}}),
+        ("wireguardTunnelAddress", {}),
+    ],
+)
+def test_the_tunnel_address_of_a_node_is_released_only_by_force(
+    store: Store, file: Path, type_: str, fields: dict[str, Any]
+) -> None:
+    asked = AssignRequest(handle="tunnel-a", attributes={"node": "a", "type": type_})
+    address = str(ipam(store).assign(asked).address)
+    change(
+        store, keys.node_key("a"), spec=json.loads(json.dumps(fields).replace("ADDRESS", address))
+    )
+    done = run(file, "ipam", "release", "--ip", address)
+    assert "node a (leave it to the node's agent" in str(done.exception)
+    assert run(file, "ipam", "release", "--ip", address, "--force").exit_code == 0
+
+
+def test_an_endpoint_that_cannot_be_read_may_use_any_address(store: Store, file: Path) -> None:
+    address = leak(store)
+    store.create(keys.endpoint_key("demo", "broken"), {"spec": {"node": 1}})
+    done = run(file, "ipam", "release", "--ip", address)
+    assert "it cannot be told who uses addresses" in str(done.exception)
+    assert run(file, "ipam", "release", "--ip", address, "--force").exit_code == 0
 
 
 def test_an_address_is_released_by_force(store: Store, file: Path) -> None:

@@ -11,13 +11,14 @@ from podwire.cli.context import datastore_option, open_datastore
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.errors import BadInput, InUse, NotFound
 from podwire.ipam.check import check
-from podwire.ipam.leftovers import Farewell, objectors
+from podwire.ipam.checkworld import KNOWN_TUNNELS, World
+from podwire.ipam.leftovers import TUNNEL_TYPES, Farewell, objectors
 from podwire.ipam.problem import REPAIR, Trouble
 from podwire.ipam.records import Records
 from podwire.ipam.repair import Repairs
 from podwire.ipam.request import Release
 from podwire.ipam.service import IPAM
-from podwire.model import codec, keys
+from podwire.model import keys
 from podwire.model.addressing import parse_address
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from podwire.boundary import Store
     from podwire.ipam.problem import Problem, Report
     from podwire.model.addressing import IPAddress
-    from podwire.model.endpoint import WorkloadEndpoint
     from podwire.model.resource import JSON
 
     Identity = tuple[str, str, str | None, str | None, int | None]
@@ -38,6 +38,9 @@ NAMED = 10
 """Problems of a kind that are spelt out, unless all are asked for."""
 FIRST = (Trouble.BROKEN_BLOCK, Trouble.UNREADABLE)
 """Repaired before the others, which need to read them."""
+USERS = (keys.NODES, keys.ENDPOINTS)
+"""Below these stands who uses an address."""
+LEAVE_IT = "leave it to the node's agent, or --force if that machine is no more"
 
 
 @click.command("check")
@@ -133,7 +136,8 @@ def _report_json(report: Report) -> JSON:
 @click.option(
     "--force",
     is_flag=True,
-    help="Although a pod uses the address, the datastore has changed, or the node's agent objects.",
+    help="Although a pod or a tunnel uses the address, the datastore has changed, or the node's"
+    " agent objects.",
 )
 @datastore_option
 @click.pass_context
@@ -168,15 +172,34 @@ def release(
 
 def _release_addresses(store: Store, wanted: Sequence[IPAddress], *, force: bool) -> None:
     if not force:
-        used = {p.ip: e.title for e in _endpoints(store) for p in e.addresses}
-        for address in wanted:
-            if address in used:
-                raise InUse(f"{address} is used by pod {used[address]}", fix="delete the pod")
+        _refuse_used(store, wanted)
     told = _ipam(store).release_addresses([Release(address=address) for address in wanted])
     if told.absent:
-        names = ", ".join(map(str, told.absent))
-        raise NotFound(f"not allocated: {names}", fix="see podwire ipam show --ip ADDRESS")
+        names = ", ".join(map(str, told.absent[:NAMED]))
+        more = f" and {len(told.absent) - NAMED} more" if len(told.absent) > NAMED else ""
+        raise NotFound(f"not allocated: {names}{more}", fix="see podwire ipam show --ip ADDRESS")
     click.echo(f"Successfully released {', '.join(map(str, told.released))}")
+
+
+def _refuse_used(store: Store, wanted: Sequence[IPAddress]) -> None:
+    """Raise where a pod or a node's tunnel has one of the addresses, or where nobody can tell."""
+    world = World(store.list("/").entries, SystemClock().now())
+    for address in wanted:
+        users = world.users.get(address, ())
+        owner = world.taken[address].attributes if address in world.taken else {}
+        type_, node = owner.get("type", ""), owner.get("node")
+        if users:
+            is_tunnel = "type" in users[0].expected
+            fix = LEAVE_IT if is_tunnel else "delete the pod"
+            raise InUse(f"{address} is used by {users[0].user.title}", fix=fix)
+        if type_ in TUNNEL_TYPES - {*KNOWN_TUNNELS} and node in world.node_names:
+            raise InUse(f"{address} may be in use as {type_} of node {node}", fix=LEAVE_IT)
+    unread = [e.sentence for e in world.unreadable if e.subject.startswith(USERS)]
+    if unread:
+        raise InUse(
+            f"it cannot be told who uses addresses: {unread[0]}",
+            fix="apply that anew or delete it; --force if you know that nobody uses the address",
+        )
 
 
 def _release_node(store: Store, node: str, *, force: bool) -> None:
@@ -251,7 +274,3 @@ def _read_report(file: TextIO, cluster: str | None) -> list[Identity]:
 
 def _ipam(store: Store) -> IPAM:
     return IPAM(store, "", SystemClock(), SystemDice(), node_labels={})
-
-
-def _endpoints(store: Store) -> list[WorkloadEndpoint]:
-    return [codec.decode_endpoint(e.key, e.value) for e in store.list(keys.ENDPOINTS).entries]
