@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from podwire.drivers.clock import SystemClock, SystemDice
-from podwire.errors import BadInput, Conflict, InUse, NotFound, Stale
+from podwire.errors import BadInput, Conflict, InUse, NotFound, PodwireError, Stale
 from podwire.ipam.allocation import live
 from podwire.ipam.claims import Claims
 from podwire.ipam.leftovers import Farewell
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock, Entry, Store
     from podwire.cli.kinds import Kind
     from podwire.model.block import Allocation, Block
+    from podwire.model.nodestatus import NodeStatus
     from podwire.model.pool import IPPool
+    from podwire.model.resource import Wire
 
 SETTLE_S = 0.5
 """How long agents are given to hear that the pool is disabled; Calico's figure."""
@@ -73,10 +76,16 @@ def remove(store: Store, kind: Kind, entry: Entry, *, force: bool = False) -> No
         Farewell(store, node, SystemClock(), SystemDice()).clear(endpoints=_endpoints(store, node))
 
 
-def _refuse_node(store: Store, node: str, *, force: bool) -> None:
+def _report_of(store: Store, node: str) -> NodeStatus | None:
+    """What the node's agent reports; None where it is silent."""
     report = store.get(keys.node_status_key(node))
     told = None if report is None else parse_status(report.value)
-    if told is not None and not told.is_stale(SystemClock().now()):
+    return None if told is None or told.is_stale(SystemClock().now()) else told
+
+
+def _refuse_node(store: Store, node: str, *, force: bool) -> None:
+    told = _report_of(store, node)
+    if told is not None:
         raise InUse(
             f"Node {node} is alive: its agent reported at {told.time:%H:%M:%S} UTC",
             fix="stop its agent first (systemctl disable --now podwire-agent), and wait 90 s",
@@ -105,6 +114,8 @@ def _some(names: list[str]) -> str:
 def remove_pool(store: Store, key: str, clock: Clock) -> None:
     """Disable the pool, give back its empty blocks, delete it.
 
+    Whatever ends it before it is done, an interrupt too, leaves the pool as enabled as it was.
+
     Raises:
         NotFound: there is no such pool.
         InUse: addresses of it are in use; the pool is as it was.
@@ -117,16 +128,71 @@ def remove_pool(store: Store, key: str, clock: Clock) -> None:
     pool = codec.decode_pool(entry.key, entry.value)
     records = Records(store)
     _refuse_users(pool, records)
-    if not pool.disabled and _blocks(pool, records):
-        # First no new claims, then another look: an agent may be taking an address right now.
-        entry = store.update(key, codec.encode(replace(pool, disabled=True)), entry.revision)
-        clock.sleep(SETTLE_S)
-    try:
+    if pool.disabled or not _blocks(pool, records):
         _give_back(pool, records, clock)
-    except (InUse, Stale):
-        _restore(store, entry, pool)
+        store.delete(key, entry.revision)
+        return
+    disabling = _Disabling(store, entry, pool)
+    try:
+        # First no new claims, then another look: an agent may be taking an address right now.
+        disabling.begin()
+        clock.sleep(SETTLE_S)
+        _give_back(pool, records, clock)
+        store.delete(key, disabling.revision)
+    except BaseException as error:  # an interrupt, too
+        disabling.undo(error)
         raise
-    store.delete(key, entry.revision)
+
+
+class _Disabling:
+    """A pool that is disabled only for as long as it takes to delete it."""
+
+    def __init__(self, store: Store, entry: Entry, pool: IPPool) -> None:
+        self._store = store
+        self._pool = pool
+        self._key = entry.key
+        self._value = codec.encode(replace(pool, disabled=True))
+        self._is_written = False
+        self.revision = entry.revision
+
+    def begin(self) -> None:
+        """Disable it."""
+        self.revision = self._store.update(self._key, self._value, self.revision).revision
+        self._is_written = True
+
+    def undo(self, error: BaseException) -> None:
+        """Enable it again after an error; say so where that fails, too."""
+        if not self._is_written and isinstance(error, Stale):
+            return
+        try:
+            self._enable()
+        except Conflict:
+            pass  # whoever changed it since has decided what it should be
+        except (PodwireError, KeyboardInterrupt):
+            from podwire.cli.main import complain
+
+            name = self._pool.name
+            complain(
+                PodwireError(
+                    f"IPPool {name} may have been left disabled: no pod gets an address of it",
+                    fix=f"podwire patch ippool {name} -p '{{spec: {{disabled: false}}}}'",
+                )
+            )
+
+    def _enable(self) -> None:
+        revision: str | None = self.revision
+        if not self._is_written:
+            # An update that was cut off may have been carried out, under a revision nobody told.
+            there = self._store.get(self._key)
+            revision = (
+                there.revision if there and _text(there.value) == _text(self._value) else None
+            )
+        if revision is not None:
+            self._store.update(self._key, codec.encode(self._pool), revision)
+
+
+def _text(wire: Wire) -> str:
+    return json.dumps(wire, sort_keys=True, default=dict)
 
 
 def _give_back(pool: IPPool, records: Records, clock: Clock) -> None:
@@ -139,12 +205,6 @@ def _give_back(pool: IPPool, records: Records, clock: Clock) -> None:
         if contains(pool.cidr, block.value.cidr):
             _refuse_users(pool, records)
             records.delete(block)
-
-
-def _restore(store: Store, entry: Entry, pool: IPPool) -> None:
-    if not pool.disabled:
-        with suppress(Conflict):  # whoever changed it since has decided what it should be
-            store.update(entry.key, codec.encode(pool), entry.revision)
 
 
 def _blocks(pool: IPPool, records: Records) -> list[Block]:
