@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -144,3 +145,35 @@ def test_a_pool_somebody_else_changed_is_left_as_they_want_it(
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+# --- endpoints ------------------------------------------------------------------------------------
+
+
+def test_the_endpoint_of_a_pod_is_deleted_only_by_force(podwire: CommandLine) -> None:
+    name = pod_endpoint("web", "10.0.0.1", "a").metadata.name
+    words = ("delete", "wep", name, "-n", "demo")
+    for more in ((), ("--dry-run",)):
+        said = podwire(*words, *more)
+        assert (said.code, "it is of pod demo/web on node a" in said.err) == (1, True)
+        assert "--force" in said.err
+    podwire.done(*words, "--force")
+    assert podwire.store.list(keys.ENDPOINTS).entries == ()
+
+
+def test_the_endpoint_of_a_machine_that_is_gone_is_deleted(podwire: CommandLine) -> None:
+    name = pod_endpoint("web", "10.0.0.1", "a").metadata.name
+    podwire.store.delete(keys.node_key("a"))
+    podwire.done("delete", "wep", name, "-n", "demo")
+
+
+def test_where_agents_report_a_silent_one_has_no_say(
+    podwire: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SQLiteStore, "can_expire", True)
+    name = pod_endpoint("web", "10.0.0.1", "a").metadata.name
+    report = {"time": datetime.now(UTC).isoformat(), "uptime": 5.0, "first_update": True}
+    podwire.store.create(keys.node_status_key("a"), report)
+    assert podwire("delete", "wep", name, "-n", "demo").code == 1
+    podwire.store.delete(keys.node_status_key("a"))
+    podwire.done("delete", "wep", name, "-n", "demo")

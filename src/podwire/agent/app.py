@@ -337,6 +337,7 @@ class Agent:
         return (
             *self.loop.status.concerns,
             *self.writeback.concerns(),
+            *self.sweep.unlisted.concerns(),
             *(() if problem is None else (str(problem),)),
         )
 

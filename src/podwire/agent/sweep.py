@@ -9,6 +9,7 @@ import structlog
 
 from podwire.agent.leaks import Leaks
 from podwire.agent.leftovers import Leftovers
+from podwire.agent.unlisted import Unlisted
 from podwire.errors import PodwireError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Sweep:
             attachments, config.leak_grace_period_s, gap_s=GAP_LOOKS * config.leak_scan_period_s
         )
         self.leftovers = Leftovers(attachments.world, mirror, config, dice, registered)
+        self.unlisted = Unlisted(attachments)
         self.looks = 0
         self.problem: str | None = None
         self._stopped = threading.Event()
@@ -124,8 +126,11 @@ class Sweep:
             self._world.refuse_when_frozen()
             try:
                 self.leaks.look(self._mirror.lent_to(self._world.node))
-            finally:  # one has nothing to do with the other
-                self.leftovers.look()
+            finally:  # one has nothing to do with the others
+                try:
+                    self.leftovers.look()
+                finally:
+                    self.unlisted.look()
         except (PodwireError, OSError) as error:
             return str(error)
         except Exception:

@@ -41,7 +41,10 @@ wish_options = gathered(
     click.option("-s", "--skip-not-exists", is_flag=True, help="What does not exist is no error."),
     click.option("--dry-run", is_flag=True, help="Only show what would be deleted."),
     click.option(
-        "--force", is_flag=True, help="A node that is gone for good: what its pods had goes, too."
+        "--force",
+        is_flag=True,
+        help="A node that is gone for good: what its pods had goes, too. An endpoint whose pod is"
+        " gone.",
     ),
 )
 
@@ -64,7 +67,8 @@ def delete(
 ) -> None:
     """Delete resources: KIND NAME..., or what FILE describes.
 
-    What others rely on is refused: a pool whose addresses are in use, a node with pods.
+    What others rely on is refused: a pool whose addresses are in use, a node with pods, the
+    endpoint of a pod whose node's agent reports.
 
     \b
       podwire delete ippool old

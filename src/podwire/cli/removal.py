@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from podwire.boundary import Clock, Entry, Store
     from podwire.cli.kinds import Kind
     from podwire.model.block import Allocation, Block
+    from podwire.model.endpoint import WorkloadEndpoint
     from podwire.model.nodestatus import NodeStatus
     from podwire.model.pool import IPPool
     from podwire.model.resource import Wire
@@ -53,6 +54,9 @@ def refuse_removal(store: Store, kind: Kind, entry: Entry, *, force: bool = Fals
                 _refuse_users(codec.decode_pool(entry.key, entry.value), Records(store))
         case "Node":
             _refuse_node(store, keys.parse_node_key(entry.key) or "", force=force)
+        case "WorkloadEndpoint" if not force:
+            with suppress(BadInput):  # too broken to tell whose it is
+                _refuse_endpoint(store, codec.decode_endpoint(entry.key, entry.value))
         case _:
             pass
 
@@ -74,6 +78,21 @@ def remove(store: Store, kind: Kind, entry: Entry, *, force: bool = False) -> No
         # Cut off here, the agents clear up after it, a grace period later.
         node = keys.parse_node_key(entry.key) or ""
         Farewell(store, node, SystemClock(), SystemDice()).clear(endpoints=_endpoints(store, node))
+
+
+def _refuse_endpoint(store: Store, endpoint: WorkloadEndpoint) -> None:
+    """Its addresses would count as leaked, and go to other pods, while the pod uses them."""
+    node = endpoint.node
+    if store.get(keys.node_key(node)) is None:
+        return  # its machine is gone for good
+    if store.can_expire and _report_of(store, node) is None:
+        return  # where nobody can report, silence says nothing
+    raise InUse(
+        f"WorkloadEndpoint {endpoint.metadata.name} is in use: it is of pod {endpoint.title} on"
+        f" node {node}",
+        fix="delete the pod by its runtime, and its endpoint goes with it; --force if you know that"
+        " the pod is gone",
+    )
 
 
 def _report_of(store: Store, node: str) -> NodeStatus | None:
