@@ -132,6 +132,16 @@ def test_files_directories_and_what_is_missing(tmp_path: Path) -> None:
     assert told(Path("/dev/zero")) == ["/dev/zero: is larger than 64 MiB"]
 
 
+def test_an_empty_file_name_is_not_the_directory_it_is_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yaml").write_text("kind: A")
+    monkeypatch.chdir(tmp_path)
+    for recursive in (False, True):
+        (document,) = read_documents([""], recursive=recursive, may_be_empty=True)
+        assert [str(fault) for fault in document.faults] == ["-f was given an empty file name"]
+
+
 def test_directories_are_read_deeply_only_when_asked(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "a.yaml").write_text("kind: A")

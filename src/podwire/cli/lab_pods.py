@@ -124,6 +124,8 @@ def pods_command(*, name: str, namespace: str, all_namespaces: bool, format: str
 
 
 def _read(filename: str, namespace: str) -> Manifests:
+    if not filename:
+        raise BadInput("-f was given an empty file name", fix="write -f FILE")
     if filename == "-":
         text, source = sys.stdin.read(), "standard input"
     else:

@@ -75,6 +75,8 @@ def read_documents(
 
 def _sources(name: str, *, recursive: bool, may_be_empty: bool) -> Iterable[Path | Document]:
     """The files that a name stands for."""
+    if not name:  # of a variable that is not set; as a path it would be this directory
+        return [_unread("", "-f was given an empty file name", "write -f FILE")]
     path = Path(name)
     if name == "-" or not path.is_dir():
         return [path]
