@@ -273,7 +273,7 @@ def test_an_unused_pool_goes_with_its_empty_blocks(shell: Shell) -> None:
     assert "vms101" in shell.run("get", "blockaffinity")
     assert shell.run("delete", "ippool", "one") == "Successfully deleted 1 'IPPool' resource(s)\n"
     left = [entry.key for entry in shell.store.list("/").entries]
-    assert left == [keys.IPAM_CONFIG_KEY, keys.cluster_key()]
+    assert left == [keys.IPAM_CONFIG_KEY, keys.cluster_key(), keys.guard_key("ippools")]
 
 
 def test_a_pool_taken_into_use_at_the_last_moment_stays_as_it_was(shell: Shell) -> None:
@@ -358,7 +358,7 @@ def test_the_datastore_is_listed_with_values_and_revisions(shell: Shell) -> None
     applied(shell)
     shell.put(ENDPOINT)
     listed = json.loads(shell.run("datastore", "list", "/calico/", "-o", "json"))
-    assert [item["key"] for item in listed] == [e.key for e in shell.store.list("/").entries]
+    assert [item["key"] for item in listed] == [e.key for e in shell.store.list("/calico/").entries]
     assert all(type(item["modRevision"]) is int for item in listed)
     assert listed[-1]["value"] == codec.encode(ENDPOINT)
     plain = shell.run("datastore", "list", keys.POOLS)

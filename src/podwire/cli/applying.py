@@ -10,9 +10,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from podwire.boundary import Verb, Write
+from podwire.cli.guards import Guards, takes
 from podwire.cli.kinds import find_kind
 from podwire.cli.policy_names import stored_name
 from podwire.cli.yamlfile import refuse
+from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.secrets import read_secret
 from podwire.errors import BadInput, Conflict, InUse, NotFound, Stale
 from podwire.model import codec, keys
@@ -20,6 +22,7 @@ from podwire.model.bgp import BGPPeer, SecretKey
 from podwire.model.bgpfilter import BGPFilter
 from podwire.model.bgpvalidate import check_node_address, check_peer
 from podwire.model.block import IPAMConfig
+from podwire.model.endpoint import WorkloadEndpoint
 from podwire.model.kept import POLICIES
 from podwire.model.node import Node
 from podwire.model.pool import IPPool
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Stored)
 
-TRIES = 5
+TRIES = 20
+PAUSE_S = 0.02
+"""The longest pause after the first try that others came before; it grows with every one."""
 
 
 class Intent(StrEnum):
@@ -99,10 +104,14 @@ def apply_documents(
         InUse: something to create exists. NotFound: something to replace does not.
         Conflict: an object was changed since the document was read from the datastore.
     """
-    for _ in range(TRIES):
+    kinds = {document.value["kind"] for document in documents}
+    for number in range(TRIES):
+        SystemClock().sleep(SystemDice().uniform(0, number * PAUSE_S))
+        guards = Guards(store, kinds)
         changes = plan_changes(store, documents, namespace, intent, skip_exists=skip_exists)
+        guarding = guards.writes((_decoded(change.entry), change.value) for change in changes)
         try:
-            _write(store, [_write_of(change) for change in changes])
+            _write(store, list(map(_write_of, changes)), guarding)
         except Stale:
             continue
         return Counter(change.document.value["kind"] for change in changes)
@@ -228,6 +237,8 @@ def _collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document,
     faults: list[tuple[Document, Fault]] = []
     if "IPPool" in kinds:
         faults += _pool_collisions(store, changes)
+    if "WorkloadEndpoint" in kinds:
+        faults += _endpoint_collisions(store, changes)
     if kinds & {"Node", "BGPPeer"}:
         nodes = _after(store, keys.NODES, changes, Node)
         filters = {each.name for each in _after(store, keys.BGP_FILTERS, changes, BGPFilter)}
@@ -248,6 +259,25 @@ def _after(store: Store, prefix: str, changes: Sequence[Change], kind: type[S]) 
     new = {change.key: change.value for change in changes}
     stored = {entry.key: _decoded(entry) for entry in store.list(prefix).entries}
     return [value for value in {**stored, **new}.values() if isinstance(value, kind)]
+
+
+def _endpoint_collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document, Fault]]:
+    """An address is one endpoint's; what had it before keeps it."""
+    new = [change for change in changes if takes(_decoded(change.entry), change.value)]
+    new = [change for change in new if isinstance(change.value, WorkloadEndpoint)]
+    all_ = _after(store, keys.ENDPOINTS, changes, WorkloadEndpoint) if new else []
+    users = [(each.ip, codec.key_of(endpoint)) for endpoint in all_ for each in endpoint.addresses]
+    faults = []
+    for change in new:
+        assert isinstance(change.value, WorkloadEndpoint)
+        for each in change.value.addresses:
+            other = next((k for ip, k in users if ip == each.ip and k != change.key), None)
+            if other is not None:
+                name = "/".join(keys.parse_endpoint_key(other) or (other,))
+                problem = f": {each.ip} is the address of WorkloadEndpoint {name} already"
+                fix = "give each endpoint addresses of its own"
+                faults.append((change.document, Fault(("spec", "ipNetworks"), problem, fix)))
+    return faults
 
 
 def _pool_collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Document, Fault]]:
@@ -283,11 +313,11 @@ def _write_of(change: Change) -> Write:
     return Write(verb=Verb.UPDATE, key=change.key, value=value, revision=change.entry.revision)
 
 
-def _write(store: Store, writes: Sequence[Write]) -> None:
+def _write(store: Store, writes: Sequence[Write], guarding: Sequence[Write]) -> None:
     if store.can_batch:
-        store.batch(writes)
+        store.batch([*writes, *guarding])
         return
-    for write in writes:
+    for write in (*guarding, *writes):
         assert write.value is not None
         if write.revision is None:
             store.create(write.key, write.value)

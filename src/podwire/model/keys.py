@@ -44,6 +44,8 @@ APPLIED = "/podwire/v1/applied/"
 """Ours, not Calico's: what each node's agent says it has applied."""
 OBJECTIONS = "/podwire/v1/objections/"
 """Ours: the running agent of a deleted node still has pods."""
+GUARDS = "/podwire/v1/guards/"
+"""Ours: written with what was checked against all others of its kind."""
 
 
 def pool_key(name: str) -> str:
@@ -127,6 +129,11 @@ def applied_key(node: str) -> str:
 def objection_key(node: str) -> str:
     """Key of a node agent's objection."""
     return OBJECTIONS + _escape(node)
+
+
+def guard_key(plural: str) -> str:
+    """Key of the guard of a kind."""
+    return GUARDS + plural
 
 
 def resource_key(plural: str, name: str, namespace: str | None = None) -> str:
