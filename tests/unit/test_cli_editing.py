@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from podwire.cli.main import podwire
+from podwire.drivers.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,3 +118,38 @@ def test_get_shows_names_columns_and_what_a_selector_takes(store: str) -> None:
         (("-l", "zone ="), "selector"),
     ):
         assert problem in said(run(store, "get", "ippool", *words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("label", "ippool", "pods"), ("patch", "ippool", "pods", "-p")],
+    ids=["label", "patch"],
+)
+def test_others_who_write_at_the_same_time_are_no_error(
+    store: str, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    run(store, "apply", "-f", "-", text=POOL)
+    read, left = SQLiteStore.get, [2]
+
+    def get_and_be_late(self: SQLiteStore, key: str) -> Any:
+        entry = read(self, key)
+        if left[0] and key.endswith("/ippools/pods"):
+            left[0] -= 1
+            assert entry is not None
+            self.update(key, entry.value, entry.revision)
+        return entry
+
+    monkeypatch.setattr(SQLiteStore, "get", get_and_be_late)
+    change = "rack=7" if words[0] == "label" else '{"metadata": {"labels": {"rack": "7"}}}'
+    done = run(store, *words, change)
+    assert (done.exit_code, said(done)) == (0, done.stdout)
+    assert left == [0]
+    assert pool(store)["metadata"]["labels"] == {"zone": "a", "rack": "7"}
+
+
+def test_a_patch_that_names_a_revision_counts_for_it_alone(store: str) -> None:
+    run(store, "apply", "-f", "-", text=POOL)
+    change = '{"metadata": {"resourceVersion": "999", "labels": {"rack": "7"}}}'
+    assert "was changed since it was read (resourceVersion 999)" in said(
+        run(store, "patch", "ippool", "pods", "-p", change)
+    )

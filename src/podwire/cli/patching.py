@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from podwire.cli.applying import PAUSE_S, TRIES
 from podwire.cli.context import datastore_option, open_datastore
 from podwire.cli.editing import change_documents, dry_run_option
 from podwire.cli.kinds import find_kind
@@ -16,10 +17,11 @@ from podwire.cli.policy_names import stored_name
 from podwire.cli.resources import absent, kind_argument, name_argument, namespace_option
 from podwire.cli.tables import output
 from podwire.cli.yamlfile import parse_documents
-from podwire.errors import BadInput
+from podwire.drivers.clock import SystemClock, SystemDice
+from podwire.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from podwire.boundary import Store
     from podwire.cli.kinds import Kind
@@ -70,10 +72,9 @@ def patch(
     """  # noqa: D301  # click wants the character
     change = _parsed(patch)
     store, found = open_datastore(ctx), find_kind(kind)
-    name = stored_name(store, found, namespace, name)
-    whole = _stored(store, found, namespace, name)
-    after = _operated(whole, change) if patch.type == "json" else merged(whole, change)
-    _put(store, found, (namespace, name), after, dry_run=dry_run, done="patched")
+    alter = _operated if patch.type == "json" else merged
+    place = (namespace, stored_name(store, found, namespace, name))
+    _change(store, found, place, lambda w: alter(w, change), dry_run=dry_run, done="patched")
 
 
 @click.command()
@@ -95,22 +96,22 @@ def label(ctx: click.Context, /, kind: str, name: str, **given: Any) -> None:
       podwire label node vms103 rack --remove
     """  # noqa: D301  # click wants the character
     store, found = open_datastore(ctx), find_kind(kind)
+    labels = [_label(text, remove=given["remove"]) for text in given["labels"]]
+
+    def alter(whole: dict[str, Any]) -> JSON:
+        there = whole.get("metadata", {}).get("labels") or {}
+        for key, value in labels:
+            if value is None and key not in there:
+                raise BadInput(f"{found.name} {name} has no label {key}", fix=_labels_there(there))
+            if value is not None and there.get(key, value) != value and not given["overwrite"]:
+                raise BadInput(
+                    f"{found.name} {name} has the label {key}={there[key]}", fix="add --overwrite"
+                )
+        return merged(whole, {"metadata": {"labels": dict(labels)}})
+
     namespace = given["namespace"]
-    name = stored_name(store, found, namespace, name)
-    whole = _stored(store, found, namespace, name)
-    there = whole.get("metadata", {}).get("labels") or {}
-    wanted: dict[str, JSON] = {}
-    for text in given["labels"]:
-        key, value = _label(text, remove=given["remove"])
-        if value is None and key not in there:
-            raise BadInput(f"{found.name} {name} has no label {key}", fix=_labels_there(there))
-        if value is not None and there.get(key, value) != value and not given["overwrite"]:
-            raise BadInput(
-                f"{found.name} {name} has the label {key}={there[key]}", fix="add --overwrite"
-            )
-        wanted[key] = value
-    after = merged(whole, {"metadata": {"labels": wanted}})
-    _put(store, found, (namespace, name), after, dry_run=given["dry_run"], done="labelled")
+    place = (namespace, stored_name(store, found, namespace, name))
+    _change(store, found, place, alter, dry_run=given["dry_run"], done="labelled")
 
 
 def _label(text: str, *, remove: bool) -> tuple[str, str | None]:
@@ -156,6 +157,40 @@ def _operated(whole: dict[str, Any], operations: Sequence[JSON]) -> Any:
     except (TypeError, AttributeError, KeyError) as error:
         # The library trusts the shape of an operation.
         raise BadInput(f"--patch is no list of operations: {error}", fix="see RFC 6902") from None
+
+
+def _change(
+    store: Store,
+    kind: Kind,
+    place: tuple[str, str],
+    alter: Callable[[dict[str, Any]], JSON],
+    *,
+    dry_run: bool,
+    done: str,
+) -> None:
+    """Read one resource, alter it, write it back; again where others wrote it meanwhile.
+
+    Raises:
+        Conflict: the change itself names a revision, and it is another one; or others write it
+            all the time.
+    """
+    for number in range(TRIES):
+        SystemClock().sleep(SystemDice().uniform(0, number * PAUSE_S))
+        whole = _stored(store, kind, *place)
+        after = alter(whole)
+        try:
+            _put(store, kind, place, after, dry_run=dry_run, done=done)
+        except Conflict:
+            if _revision(after) not in {None, _revision(whole)}:
+                raise
+        else:
+            return
+    raise Conflict(f"others keep changing {kind.name} {place[1]}", fix="try again")
+
+
+def _revision(whole: JSON) -> JSON:
+    metadata = whole.get("metadata") if isinstance(whole, dict) else None
+    return metadata.get("resourceVersion") if isinstance(metadata, dict) else None
 
 
 def _put(
