@@ -24,6 +24,7 @@ from podwire.model.bgpvalidate import check_node_address, check_peer
 from podwire.model.block import IPAMConfig
 from podwire.model.endpoint import WorkloadEndpoint
 from podwire.model.kept import POLICIES
+from podwire.model.labels import label_faults
 from podwire.model.node import Node
 from podwire.model.pool import IPPool
 from podwire.model.resource import Stored
@@ -69,8 +70,10 @@ class Change:
     value: Stored
 
 
-def check_documents(documents: Sequence[Document], namespace: str) -> None:
+def check_documents(documents: Sequence[Document], namespace: str, *, alone: bool = False) -> None:
     """Everything that can be said without a datastore.
+
+    `alone`: there is none, and so no label of others that may stay as it is.
 
     Raises:
         BadInput: with all faults of all documents.
@@ -79,6 +82,8 @@ def check_documents(documents: Sequence[Document], namespace: str) -> None:
     seen: dict[str, Document] = {}
     for document in documents:
         found = [*document.faults, *([] if document.unread else check_document(document.value))]
+        if not found and alone:
+            found = label_faults(document.value)
         if not found:
             first = seen.setdefault(document_key(document.value, namespace), document)
             if first is not document:
@@ -162,6 +167,9 @@ def plan_changes(
         before = _decoded(change.entry)
         if before is not None:
             faults += [(change.document, fault) for fault in check_change(before, change.value)]
+        stored = None if change.entry is None else change.entry.value
+        odd = label_faults(change.document.value, stored)
+        faults += [(change.document, fault) for fault in odd]
     faults += _collisions(store, changes)
     refuse(faults)
     return changes

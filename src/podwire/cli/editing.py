@@ -103,19 +103,21 @@ def validate(files: Files, namespace: str) -> None:
     \b
       podwire validate -R -f cluster/
     """  # noqa: D301  # click wants the character
-    documents = _documents(files, namespace, "validate")
+    documents = _documents(files, namespace, "validate", alone=True)
     names = {document.source for document in documents}
     click.echo(f"{len(documents)} resource(s) in {len(names)} file(s) are valid")
     warn_of_kept(documents)
 
 
-def _documents(files: Files, namespace: str, verb: str) -> tuple[Document, ...]:
+def _documents(
+    files: Files, namespace: str, verb: str, *, alone: bool = False
+) -> tuple[Document, ...]:
     if not files.filenames:
         raise BadInput(
             f"{verb}: no file was given", fix="write -f FILE, or -f - for standard input"
         )
     documents = files.read()
-    check_documents(documents, namespace)
+    check_documents(documents, namespace, alone=alone)
     return documents
 
 
