@@ -105,8 +105,9 @@ def apply_documents(
     """Create or replace what the documents describe; returns how many of each kind.
 
     Raises:
-        BadInput: something does not go together with what is stored; nothing was written.
-        InUse: something to create exists. NotFound: something to replace does not.
+        BadInput: a label that is no label; nothing was written, as with all of these.
+        InUse: something does not go together with what is stored, or to create exists.
+        NotFound: something to replace does not exist.
         Conflict: an object was changed since the document was read from the datastore.
     """
     kinds = {document.value["kind"] for document in documents}
@@ -162,16 +163,18 @@ def plan_changes(
     if skip_exists:
         changes = [change for change in changes if change.entry is None]
     _check_intent(changes, intent)
-    faults: list[tuple[Document, Fault]] = []
+    odd: list[tuple[Document, Fault]] = []
+    refused: list[tuple[Document, Fault]] = []
     for change in changes:
         before = _decoded(change.entry)
-        if before is not None:
-            faults += [(change.document, fault) for fault in check_change(before, change.value)]
         stored = None if change.entry is None else change.entry.value
-        odd = label_faults(change.document.value, stored)
-        faults += [(change.document, fault) for fault in odd]
-    faults += _collisions(store, changes)
-    refuse(faults)
+        odd += [(change.document, fault) for fault in label_faults(change.document.value, stored)]
+        if before is not None:
+            found = check_change(before, change.value)
+            refused += [(change.document, fault) for fault in found]
+    refused += _collisions(store, changes)
+    # What is wrong by itself, and what only the state of the cluster refuses, end differently.
+    refuse([*odd, *refused], BadInput if odd else InUse)
     return changes
 
 

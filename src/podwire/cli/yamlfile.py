@@ -20,6 +20,7 @@ from podwire.model.shape import Fault
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from podwire.errors import PodwireError
     from podwire.model.resource import JSON
     from podwire.model.shape import Path as FieldPath
 
@@ -137,11 +138,11 @@ def parse_documents(text: str, source: str) -> tuple[Document, ...]:
     )
 
 
-def refuse(faults: Sequence[tuple[Document, Fault]]) -> None:
+def refuse(faults: Sequence[tuple[Document, Fault]], error: type[PodwireError] = BadInput) -> None:
     """Raise all faults as one error, in the order of the lines.
 
     Raises:
-        BadInput: there are faults; one line each, beginning with file and line.
+        BadInput, or the other error: there are faults; a line each, beginning with file and line.
     """
     if not faults:
         return
@@ -152,7 +153,7 @@ def refuse(faults: Sequence[tuple[Document, Fault]]) -> None:
         for document, fault in faults
     ]
     count = f"\n{len(lines)} faults; nothing was written" if len(lines) > 1 else ""
-    raise BadInput("\n".join(lines) + count, fix=faults[0][1].fix if len(faults) == 1 else None)
+    raise error("\n".join(lines) + count, fix=faults[0][1].fix if len(faults) == 1 else None)
 
 
 def _text(path: Path, source: str) -> str:
