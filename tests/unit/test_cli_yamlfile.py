@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from podwire.cli.yamlfile import parse_documents, read_documents, refuse
 from podwire.errors import BadInput
 from podwire.model.shape import Fault
+from tests.fakes.command_line import command_line
 
 TWO = """\
 # a comment
@@ -171,3 +176,29 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except BadInput:
         return
     assert all(document.place(()).startswith("f:") for document in documents)
+
+
+def test_a_file_that_may_not_be_read_hides_no_other_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, odd = tmp_path / "secret.yaml", tmp_path / "odd.yaml"
+    secret.write_text("kind: A")
+    odd.write_text("a: [1\n")
+
+    def refused(self: Path, *_: str) -> io.BufferedReader:
+        if self == secret:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return io.BufferedReader(io.FileIO(self))
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with command_line(tmp_path / "none.db") as podwire:
+        told = podwire("validate", "-f", str(secret), "-f", str(odd)).err
+    assert f"{secret}: cannot be read: Permission denied" in told
+    assert f"{odd}:2:1: is not YAML" in told
+
+
+def test_a_standard_input_that_is_closed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    (document,) = read_documents(["-"])
+    assert [str(fault) for fault in document.faults] == ["<stdin>: standard input is closed"]

@@ -126,6 +126,8 @@ def pods_command(*, name: str, namespace: str, all_namespaces: bool, format: str
 def _read(filename: str, namespace: str) -> Manifests:
     if not filename:
         raise BadInput("-f was given an empty file name", fix="write -f FILE")
+    if filename == "-" and sys.stdin is None:
+        raise BadInput("standard input is closed", fix="name a file, or pipe one in")
     if filename == "-":
         text, source = sys.stdin.read(), "standard input"
     else:

@@ -66,7 +66,8 @@ files_options = gathered(
         "filenames",
         multiple=True,
         metavar="FILE",
-        type=click.Path(allow_dash=True),
+        # Whether it can be read is told with all other faults.
+        type=click.Path(allow_dash=True, readable=False),
         help="A file, a directory, or - for standard input. Repeatable.",
     ),
     click.option("-R", "--recursive", is_flag=True, help="Directories within directories, too."),

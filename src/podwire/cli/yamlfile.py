@@ -157,6 +157,8 @@ def refuse(faults: Sequence[tuple[Document, Fault]], error: type[PodwireError] =
 
 
 def _text(path: Path, source: str) -> str:
+    if source == "<stdin>" and sys.stdin is None:
+        raise BadInput(f"{source}: standard input is closed", fix="name a file, or pipe one in")
     with (
         contextlib.nullcontext(sys.stdin.buffer) if source == "<stdin>" else path.open("rb") as file
     ):
