@@ -202,6 +202,18 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load_agent_config(write(tmp_path, "# nothing\n"), "n") == AgentConfig(node="n")
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("healthAddress: [x]\n", ":1: healthAddress must"),
+     ("datastore: {type: etcd, endpoints: [[x]]}\n", ":1: datastore.endpoints[0] must")],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_placed_once(tmp_path: Path, text: str, place: str) -> None:
+    with pytest.raises(BadInput) as error:
+        load_agent_config(write(tmp_path, text), "n")
+    assert place in error.value.message
+    assert error.value.message.count(":1:") == 1
+
+
 def test_the_search_for_leaks_can_be_turned_off(tmp_path: Path) -> None:
     config = load_agent_config(write(tmp_path, "leakGracePeriod: 0\n"), "n")
     assert (config.leak_grace_period_s, config.leak_scan_period_s) == (0, 60)

@@ -198,8 +198,9 @@ def _endpoints(spot: Spot, fields: Mapping[str, Spot]) -> tuple[str, ...]:
         raise spot.refuse("lacks endpoints", fix="name them: `endpoints: [https://HOST:2379]`")
     endpoints = []
     for each in found:
+        text = each.text()
         try:
-            endpoints.append(parse_endpoint(each.text()))
+            endpoints.append(parse_endpoint(text))
         except BadInput as error:
             raise each.refuse(error.message, fix=error.fix) from None
     return tuple(endpoints)
@@ -269,8 +270,9 @@ def _health_address(
 ) -> HealthAddress | None:
     if "healthAddress" not in fields:
         return default
+    text = fields["healthAddress"].text()
     try:
-        return parse_health_address(fields["healthAddress"].text())
+        return parse_health_address(text)
     except BadInput as error:
         raise fields["healthAddress"].refuse(error.message, fix=error.fix) from None
 
