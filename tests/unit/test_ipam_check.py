@@ -152,6 +152,8 @@ def test_a_report_of_another_cluster_is_refused(store: Store, file: Path) -> Non
         ((), "say what to release"),
         (("--ip", "10.0.0.300"), "not an IP address"),
         (("--ip", "10.0.0.250"), "not allocated: 10.0.0.250"),
+        (tuple(f"--ip=10.0.0.{n}" for n in range(101, 121)), "10.0.0.110 and 10 more"),
+        (("--node", "typo"), "there is no Node typo, and nothing that one has left"),
         (("--ip", "10.0.0.0"), "is used by pod demo/one"),
         (("--from-report", "-"), "no report"),
     ],

@@ -214,6 +214,11 @@ def _release_node(store: Store, node: str, *, force: bool) -> None:
     blocks = [record.value.cidr for record in Records(store).blocks()]
     done = Farewell(store, node, SystemClock(), SystemDice()).clear(blocks, endpoints)
     store.delete(objection)
+    if there is None and not done:
+        raise NotFound(
+            f"there is no Node {node}, and nothing that one has left",
+            fix="podwire ipam check names nodes that are gone and have left something",
+        )
     click.echo(
         f"Successfully released {done.addresses} addresses, {done.blocks} blocks and"
         f" {done.endpoints} endpoints of {node}"
