@@ -265,6 +265,39 @@ def test_deleting_goes_on_behind_what_is_refused(busy: CommandLine) -> None:
     assert said.out == "Successfully deleted 1 'IPPool' resource(s)\n"
 
 
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("pods", "did you mean WorkloadEndpoint?"),
+        ("nosuch", "write one of: IPPool, Node"),
+        ("ippol", "did you mean IPPool?"),
+        ("nodez", "did you mean Node?"),
+        ("workload", "did you mean WorkloadEndpoint?"),
+    ],
+)
+def test_only_a_kind_that_is_near_is_proposed(podwire: CommandLine, word: str, fix: str) -> None:
+    assert f"fix: {fix}" in podwire("get", word).err
+
+
+def test_several_kinds_are_shown_one_after_the_other(podwire: CommandLine) -> None:
+    podwire.done("apply", "-f", "-", text=f"{pool()}\n---\n{node('n1', '192.168.26.1/24')}")
+    assert podwire.done("get", "nodes,ippools", "-o", "name").out == "node/n1\nippool/pods\n"
+    assert "names need one KIND" in podwire("get", "nodes,ippools", "n1").err
+
+
+def test_a_test_of_a_json_patch_is_told_as_json(podwire: CommandLine) -> None:
+    podwire.done("apply", "-f", "-", text=pool(natOutgoing=True))
+    for path, what in (("/spec/natOutgoing", "it is true"), ("/spec/other", "there is nothing")):
+        change = json.dumps([{"op": "test", "path": path, "value": 1}])
+        said = podwire("patch", "ippool", "pods", "-t", "json", "-p", change)
+        assert (said.code, f"{path} is to be 1, and {what}" in said.err) == (64, True)
+
+
+def test_a_boolean_for_a_text_is_told_as_it_is_written(podwire: CommandLine) -> None:
+    said = podwire("validate", "-f", "-", text=pool().replace('"a"', "true"))
+    assert 'fix: write "true"' in said.err
+
+
 def test_a_command_that_is_misspelt_is_told_the_nearest(podwire: CommandLine) -> None:
     assert "No such command 'gett'. Did you mean 'get'?" in podwire("gett").err
     assert "Did you mean 'show'?" in podwire("node", "shwo").err

@@ -14,7 +14,7 @@ from podwire.model.ipamconfig import ipam_config_resource
 from podwire.model.nearest import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from podwire.model.bgp import BGPConfiguration, BGPPeer
     from podwire.model.bgpfilter import BGPFilter
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "find_kind", "kind_words", "node_cells"]
 
 
+SHORTEST = 4
+"""Letters of a word that may be misspelt."""
+ALIKE = 0.75
+"""How near another kind's name must be to be proposed."""
+
+
 def find_kind(word: str) -> Kind:
     """The kind of a name, plural or alias, in any case.
 
@@ -36,11 +42,22 @@ def find_kind(word: str) -> Kind:
     known = kind_words()
     kind = known.get(word.lower())
     if kind is None:
-        near = nearest(word, known)
+        near = _meant(word.lower(), known)
         names = ", ".join(kind.name for kind in KINDS)
-        fix = f"did you mean {known[near].name}?" if near else f"write one of: {names}"
+        fix = f"did you mean {near}?" if near else f"write one of: {names}"
         raise BadInput(f"there is no kind {word!r}", fix=fix)
     return kind
+
+
+def _meant(word: str, known: Mapping[str, Kind]) -> str | None:
+    """The kind that somebody may have meant, by its name; None where none is near."""
+    if word in {"po", "pod", "pods"}:
+        return "WorkloadEndpoint"
+    # Short aliases look like anything.
+    long = [each for each in known if len(each) >= SHORTEST]
+    begun = {known[each].name for each in long if len(word) >= SHORTEST and each.startswith(word)}
+    near = nearest(word, long, ALIKE)
+    return begun.pop() if len(begun) == 1 else None if near is None else known[near].name
 
 
 def kind_words() -> dict[str, Kind]:

@@ -147,8 +147,13 @@ def _operated(whole: dict[str, Any], operations: Sequence[JSON]) -> Any:
     import jsonpatch
     import jsonpointer
 
+    after: Any = whole
     try:
-        return jsonpatch.JsonPatch(operations).apply(whole)
+        for operation in jsonpatch.JsonPatch(operations):
+            try:
+                after = jsonpatch.JsonPatch([operation]).apply(after)
+            except jsonpatch.JsonPatchTestFailed:
+                raise _failed(after, operation) from None
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
         raise BadInput(
             f"--patch cannot be carried out: {error}",
@@ -157,6 +162,22 @@ def _operated(whole: dict[str, Any], operations: Sequence[JSON]) -> Any:
     except (TypeError, AttributeError, KeyError) as error:
         # The library trusts the shape of an operation.
         raise BadInput(f"--patch is no list of operations: {error}", fix="see RFC 6902") from None
+    return after
+
+
+def _failed(whole: Any, operation: dict[str, Any]) -> BadInput:
+    """A test of a JSON patch that did not hold, in the words of JSON."""
+    import jsonpointer
+
+    path = operation["path"]
+    absent = object()
+    found = jsonpointer.resolve_pointer(whole, path, absent)
+    what = "there is nothing" if found is absent else f"it is {json.dumps(found)}"
+    return BadInput(
+        f"--patch cannot be carried out: {path} is to be {json.dumps(operation.get('value'))},"
+        f" and {what}",
+        fix="get the resource again, and repeat your change",
+    )
 
 
 def _change(

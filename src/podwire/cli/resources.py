@@ -115,17 +115,21 @@ look_options = gathered(
 def get(
     ctx: click.Context, kind: str | None, names: tuple[str, ...], files: Files, look: Look
 ) -> None:
-    """Show resources: all of a KIND, the ones named, or those that FILE names.
+    """Show resources: all of a KIND, or KIND,KIND; the ones named; or those that FILE names.
 
     \b
       podwire get ippool -o wide
+      podwire get nodes,ippools
       podwire get wep -A -l "app == 'web'"
       podwire get node vms103 -o yaml --export > vms103.yaml
     """  # noqa: D301  # click wants the character
     if (kind is None) == (not files.filenames):
         raise BadInput("get: give either KIND, or -f FILE", fix="podwire get ippool")
     if kind is not None:
-        asked = [(find_kind(kind), look.namespace, names)]
+        kinds = {each.name: each for each in map(find_kind, kind.split(","))}
+        if len(kinds) > 1 and names:
+            raise BadInput("get: names need one KIND", fix="write one KIND, or no names")
+        asked = [(each, look.namespace, names) for each in kinds.values()]
     else:
         asked = [(each, spot, (name,)) for each, spot, name in named_in(files, look.namespace)]
     for each, _, _ in asked:

@@ -12,10 +12,10 @@ ALIKE = 0.5
 """Share of letters in common from which on a name is worth proposing."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], alike: float = ALIKE) -> str | None:
     """The known name that looks most like this one, whatever the case; None: none does."""
     names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=ALIKE)
+    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=alike)
     return names[close[0]] if close else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -49,7 +50,7 @@ class Text:
     def faults(self, value: JSON, path: Path) -> list[Fault]:
         """What is wrong with the value."""
         if not isinstance(value, str):
-            fix = f'write "{value}"' if isinstance(value, int | float) else None
+            fix = f'write "{json.dumps(value)}"' if isinstance(value, int | float) else None
             return [Fault(path, f"must be a string, not {json_type(value)}", fix)]
         if not value:
             return [] if self.empty else [Fault(path, "must not be empty")]
