@@ -71,6 +71,21 @@ def of_node(cluster: Cluster, name: str) -> dict[str, object]:
     return {key: value for key, value in found.items() if name in f"{key}{value}"}
 
 
+def test_a_pod_whose_endpoint_was_deleted_is_a_concern(cluster: Cluster) -> None:
+    one = cluster.nodes[0]
+    pod = PodOnNode(one, "pod-1").add()
+    (entry,) = cluster.store.list(keys.ENDPOINTS).entries
+    cluster.store.delete(entry.key)
+    told = until("the concern", lambda: one.ask("status")["concerns"], one.log)
+    assert [text.partition(":")[0] for text in told] == [
+        "pod demo/pod-1 runs, and its WorkloadEndpoint was deleted"
+    ]
+    looks(cluster, 1)
+    assert cluster.store.list(keys.ENDPOINTS).entries == ()
+    assert pod.call("DEL")["exit"] == 0
+    assert one.ask("status")["concerns"] == []
+
+
 def test_a_pod_that_vanishes_is_found_and_its_address_given_back(cluster: Cluster) -> None:
     one = cluster.nodes[0]
     gone, kept = PodOnNode(one, "pod-1").add(), PodOnNode(one, "pod-2").add()
