@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from podwire.boundary import Store
     from tests.fakes.command_line import CommandLine
 
 POOL = pool("pods", "10.0.0.0/24")
@@ -54,7 +55,7 @@ class Pause(SystemClock):
 class Failing:
     """A store whose deletes of a pool end with an error, and its updates if wished."""
 
-    def __init__(self, store: SQLiteStore, error: BaseException, *, updates: bool) -> None:
+    def __init__(self, store: Store, error: BaseException, *, updates: bool) -> None:
         self._store = store
         self._error = error
         self._updates = updates

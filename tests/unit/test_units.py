@@ -13,6 +13,7 @@ PLACES = {
     "bird": "/usr/sbin/bird",
     "birdc": "/usr/sbin/birdc",
     "bird_config": "/var/lib/podwire/bird.conf",
+    "bird_path": "/var/lib/podwire/bird.conf",
     "bird_socket": "/run/podwire/bird.ctl",
     "program": "/usr/bin/podwire",
     "config": "/etc/podwire/podwire.yaml",

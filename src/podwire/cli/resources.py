@@ -123,15 +123,7 @@ def get(
       podwire get wep -A -l "app == 'web'"
       podwire get node vms103 -o yaml --export > vms103.yaml
     """  # noqa: D301  # click wants the character
-    if (kind is None) == (not files.filenames):
-        raise BadInput("get: give either KIND, or -f FILE", fix="podwire get ippool")
-    if kind is not None:
-        kinds = {each.name: each for each in map(find_kind, kind.split(","))}
-        if len(kinds) > 1 and names:
-            raise BadInput("get: names need one KIND", fix="write one KIND, or no names")
-        asked = [(each, look.namespace, names) for each in kinds.values()]
-    else:
-        asked = [(each, spot, (name,)) for each, spot, name in named_in(files, look.namespace)]
+    asked = _asked(kind, names, files, look)
     for each, _, _ in asked:
         _header(each, look)
     store = open_datastore(ctx)
@@ -154,6 +146,20 @@ def get(
         ctx.exit(1)
     if gone:
         raise gone[0]
+
+
+def _asked(
+    kind: str | None, names: tuple[str, ...], files: Files, look: Look
+) -> list[tuple[Kind, str, tuple[str, ...]]]:
+    """Kind, namespace and names (none: all) of what is to be shown."""
+    if (kind is None) == (not files.filenames):
+        raise BadInput("get: give either KIND, or -f FILE", fix="podwire get ippool")
+    if kind is None:
+        return [(each, spot, (name,)) for each, spot, name in named_in(files, look.namespace)]
+    kinds = {each.name: each for each in map(find_kind, kind.split(","))}
+    if len(kinds) > 1 and names:
+        raise BadInput("get: names need one KIND", fix="write one KIND, or no names")
+    return [(each, look.namespace, names) for each in kinds.values()]
 
 
 def _tables(store: Store, found: Sequence[tuple[Kind, Sequence[Entry]]], look: Look) -> bool:
