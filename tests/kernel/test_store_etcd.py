@@ -335,6 +335,10 @@ def test_both_sides_show_certificates(tmp_path: Path) -> None:
         with pytest.raises(DatastoreUnavailable):
             refused.get("/a")
         refused.close()
+    # Just being written anew: what was read before stays in use.
+    for name in ("client.pem", "client.key", "ca.pem"):
+        (keys / name).write_bytes(b"")
+        assert store.get("/a") is not None
     # Renewed by another authority while we run: the next call shows the new ones.
     server.kill()
     make_certificates(keys)

@@ -188,6 +188,16 @@ def test_a_command_line_names_a_file_or_urls() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["ETCD_CERT_FILE", "ETCD_KEY_FILE"])
+def test_a_variable_that_lacks_its_partner_is_refused(name: str) -> None:
+    (missing,) = {"ETCD_CERT_FILE", "ETCD_KEY_FILE"} - {name}
+    with pytest.raises(BadInput, match=f"{name} needs {missing} beside it"):
+        datastore_at("https://a", {name: "x"})
+    both = datastore_at("https://a", {name: "x", missing: "y"}).etcd
+    assert both is not None
+    assert {both.cert_file, both.key_file} == {"x", "y"}
+
+
 def test_how_the_node_finds_its_address_and_mtu(tmp_path: Path) -> None:
     text = "addressDetection: interface=eth.*,bond.*\nmtu: 1400\nmtuFollow: true\n"
     assert load_agent_config(write(tmp_path, text), "n") == AgentConfig(

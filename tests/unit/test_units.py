@@ -36,6 +36,8 @@ def test_bird_is_started_as_the_lab_starts_it_and_outlives_the_agent() -> None:
     assert set(bird["Service"]["ExecStart"].split()) == {*wanted[:place], *wanted[place + 2 :]}
     assert bird["Service"]["Restart"] == "always"
     assert bird["Service"]["ExecStop"].endswith(f"-s {socket} graceful restart")
+    for each in (bird, unit("podwire-agent.service")):
+        assert each["Unit"]["StartLimitIntervalSec"] == "0"  # never given up
     ties = {"BindsTo", "PartOf", "Requires", "Requisite"}
     assert ties.isdisjoint(bird["Unit"])
     assert ties.isdisjoint(unit("podwire-agent.service")["Unit"])

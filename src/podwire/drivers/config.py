@@ -145,10 +145,14 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
     ETCD_CERT_FILE, ETCD_KEY_FILE, ETCD_USERNAME, and ETCD_PASSWORD_FILE.
 
     Raises:
-        BadInput: it is no URL.
+        BadInput: it is no URL, or a variable lacks the one that belongs to it.
     """
     if "://" not in place:
         return DatastoreConfig(path=place)
+    certificate, key = "ETCD_CERT_FILE", "ETCD_KEY_FILE"
+    for here, missing in ((certificate, key), (key, certificate)):
+        if environment.get(here) and not environment.get(missing):
+            raise BadInput(f"{here} needs {missing} beside it", fix=f"set {missing}, or neither")
     etcd = EtcdConfig(
         endpoints=tuple(map(parse_endpoint, place.split(","))),
         ca_file=environment.get("ETCD_CA_CERT_FILE") or None,

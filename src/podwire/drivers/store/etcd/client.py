@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import grpc
 
 from podwire.drivers.store.etcd import etcd_pb2 as pb
+from podwire.drivers.store.etcd.certificates import Identity
 from podwire.drivers.store.etcd.lineage import Lineage
 from podwire.drivers.store.etcd.silence import FIX, Silence
 from podwire.errors import BadInput, Compacted, Conflict, DatastoreUnavailable
@@ -97,7 +98,7 @@ class Client:
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._retired: list[grpc.Channel] = []
-        self._files = self._stamps()
+        self._identity = Identity(config)
         self._current = 0
         self._silence = Silence(TIMEOUT_S)
         self.lineage = Lineage()
@@ -224,30 +225,21 @@ class Client:
         with self._lock:
             if self._closed:
                 raise DatastoreUnavailable("the datastore was closed by this program")
-            if self._files != (files := self._stamps()):
+            if url.startswith("https://") and self._identity.look():
                 # Certificates were renewed. Streams end with their channel, so the old one stays.
                 self._retired += self._channels.values()
-                self._channels, self._files = {}, files
+                self._channels = {}
             if url not in self._channels:
                 self._channels[url] = self._connect(url)
             return self._channels[url]
-
-    def _stamps(self) -> tuple[int, ...]:
-        config = self._config
-        names = (config.ca_file, config.cert_file, config.key_file)
-        return tuple(_changed_ns(name) for name in names if name is not None)
 
     def _connect(self, url: str) -> grpc.Channel:
         scheme, _, target = url.rpartition("://")
         if scheme != "https":
             target = f"unix:{target}" if scheme == "unix" else target
             return grpc.insecure_channel(target, options=OPTIONS)
-        config = self._config
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=_content(config.ca_file),
-            private_key=_content(config.key_file),
-            certificate_chain=_content(config.cert_file),
-        )
+        credentials = self._identity.credentials
+        assert credentials is not None, "looked at before"
         return grpc.secure_channel(target, credentials, options=OPTIONS)
 
     def _authenticated(self, deadline: float) -> str | None:
@@ -324,13 +316,6 @@ def _token_is_old(error: grpc.RpcError) -> bool:
     """Whether etcd has forgotten the token, or its users have changed since it was given."""
     words = str(error.details())
     return "invalid auth token" in words or "revision of auth store is old" in words
-
-
-def _changed_ns(name: str) -> int:
-    try:
-        return Path(name).stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _content(name: str | None) -> bytes | None:
