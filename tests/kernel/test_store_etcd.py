@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from podwire.errors import Compacted, DatastoreUnavailable, Restored, Unsupporte
 from podwire.model.config import EtcdConfig
 from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
-from tests.fakes.etcd_server import WHEEL, EtcdServer, cluster_of
+from tests.fakes.etcd_server import PROGRAMS, WHEEL, EtcdServer, cluster_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -318,23 +319,41 @@ def test_a_full_disk_says_so_and_writes_nothing(tmp_path: Path) -> None:
     server.kill()
 
 
-def test_both_sides_show_certificates(tmp_path: Path) -> None:
+def say_what_is_amiss(other: Path, full: EtcdConfig) -> None:
+    """Each way in which the two sides do not trust each other has its words and its fix."""
+    nobody = {"cert_file": None, "key_file": None}
+    foreign = {"cert_file": f"{other}/client.pem", "key_file": f"{other}/client.key"}
+    port = full.endpoints[0].rpartition(":")[2]
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"ca_file": f"{other}/ca.pem"}, f"nobody in caFile .* {other}/ca.pem", "caFile"),
+        ({"ca_file": None}, "nobody in the system's authorities", "caFile"),
+        (nobody, "wants to see a client certificate, and none was given", "ETCD_CERT_FILE"),
+        (foreign, f"not accept the client certificate {other}/client.pem", "trusted-ca-file"),
+        ({"endpoints": (f"https://localhost:{port}",)}, "not for localhost", "certificate has"),
+        ({"endpoints": (f"http://127.0.0.1:{port}",)}, "closes each connection", "https://"),
+    ]
+    for change, words, fix in cases:
+        store = EtcdStore(replace(full, **change))
+        with pytest.raises(DatastoreUnavailable, match=words) as caught:
+            store.get("/a")
+        assert fix in str(caught.value.fix)
+        store.close()
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_both_sides_show_certificates(tmp_path: Path, program: Path) -> None:
+    if not program.exists():
+        pytest.skip(f"no {program}: run scripts/setup test")
     keys = tmp_path / "keys"
     make_certificates(keys)
+    make_certificates(tmp_path / "other")
     url, peer = "https://127.0.0.1:2379", "http://127.0.0.1:2380"
     full, words = client_config(keys, url), server_words(keys)
-    server = EtcdServer(tmp_path / "e", client_url=url, peer_url=peer, words=words)
+    server = EtcdServer(tmp_path / "e", program, client_url=url, peer_url=peer, words=words)
     server.start().wait_ready(full)
     store = EtcdStore(full)
     store.create("/a", {})
-    for stranger in (
-        EtcdConfig(endpoints=(url,), ca_file=f"{keys}/ca.pem"),
-        EtcdConfig(endpoints=(url,), cert_file=f"{keys}/client.pem", key_file=f"{keys}/client.key"),
-    ):
-        refused = EtcdStore(stranger)
-        with pytest.raises(DatastoreUnavailable):
-            refused.get("/a")
-        refused.close()
+    say_what_is_amiss(tmp_path / "other", full)
     # Just being written anew: what was read before stays in use.
     for name in ("client.pem", "client.key", "ca.pem"):
         (keys / name).write_bytes(b"")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -120,3 +123,18 @@ def test_half_renewed_files_leave_the_old_ones_in_use(
     assert identity.look()
     assert identity.credentials is not before
     assert not identity.look()
+
+
+def test_grpc_itself_is_silent() -> None:
+    """What there is to say is in our error; else lines of gRPC's stand before it."""
+    script = (
+        "from podwire.drivers.store.etcd.certificates import *\n"
+        "channel = grpc.secure_channel('127.0.0.1:1', grpc.ssl_channel_credentials(b'no pem'))\n"
+        "try: channel.unary_unary('/x')(b'', timeout=1)\n"
+        "except grpc.RpcError: pass\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr == ""

@@ -27,7 +27,7 @@ class Asking:
     def wait_in_vain(self, seconds: float = CALL_S) -> None:
         since = self.now
         self.now += seconds
-        self.silence.unanswered(since, "nobody there")
+        self.silence.unanswered(since, DatastoreUnavailable("nobody there"))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_call_that_asked_for_too_much_silences_nobody(asking: Asking) -> None:
     asking.now += 1
     asking.silence.answered()  # somebody else's, meanwhile
     asking.now += 1
-    asking.silence.unanswered(since, "nobody there")
+    asking.silence.unanswered(since, DatastoreUnavailable("nobody there"))
     assert asking.is_let_through()
 
 

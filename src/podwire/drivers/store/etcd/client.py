@@ -15,6 +15,7 @@ import grpc
 
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.certificates import Identity
+from podwire.drivers.store.etcd.handshake import handshake_fault
 from podwire.drivers.store.etcd.lineage import Lineage
 from podwire.drivers.store.etcd.silence import FIX, Silence
 from podwire.errors import BadInput, Compacted, Conflict, DatastoreUnavailable
@@ -150,7 +151,7 @@ class Client:
                     self.lineage.look(known, answer.header)
                 return answer, failure is not None
         away = self._away(failure)
-        self._silence.unanswered(began, away.message)
+        self._silence.unanswered(began, away)
         raise away
 
     def look_back(self) -> None:
@@ -272,11 +273,11 @@ class Client:
     def _away(self, error: grpc.RpcError | None) -> DatastoreUnavailable:
         if self._closed:
             return DatastoreUnavailable("the datastore was closed by this program")
-        reason = "no answer in time" if error is None else _words(error)
-        return DatastoreUnavailable(
-            f"{self.name} does not answer: {reason}",
-            fix=FIX,
-        )
+        reason, fix = "no answer in time" if error is None else _words(error), FIX
+        if error is not None:
+            details = str(error.details() or "")
+            reason, fix = handshake_fault(details, self._config) or (reason, fix)
+        return DatastoreUnavailable(f"{self.name} does not answer: {reason}", fix=fix)
 
     def _refused(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted | Conflict:
         words = _words(error)
@@ -308,7 +309,8 @@ def _words(error: grpc.RpcError) -> str:
         return "no answer in time"
     details = str(error.details() or error.code().name.lower().replace("_", " "))
     if details.startswith("failed to connect"):
-        return details.rpartition(": ")[2]  # the operating system's word
+        # The operating system's word, or that of the TLS library with the system's "OK" behind it.
+        return details.removesuffix(": OK").rpartition(": ")[2]
     return details.removeprefix("etcdserver: ").partition("\n")[0]
 
 

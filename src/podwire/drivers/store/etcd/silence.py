@@ -31,7 +31,7 @@ class Silence:
         self._now = now
         self._lock = threading.Lock()
         self._heard_at = 0.0
-        self._reason: str | None = None
+        self._reason: DatastoreUnavailable | None = None
         self._until = 0.0
 
     def respect(self) -> None:
@@ -47,7 +47,7 @@ class Silence:
                 return
             now = self._now()
             if now < self._until:
-                raise DatastoreUnavailable(self._reason, fix=FIX)
+                raise DatastoreUnavailable(self._reason.message, fix=self._reason.fix)
             self._until = now + self._longest_call_s
 
     def answered(self) -> None:
@@ -56,7 +56,7 @@ class Silence:
             self._heard_at = self._now()
             self._reason = None
 
-    def unanswered(self, since: float, reason: str) -> None:
+    def unanswered(self, since: float, reason: DatastoreUnavailable) -> None:
         """A call that began at `since` got no answer.
 
         A silence it is only when it had to wait for that, and nobody else got an answer either:
