@@ -140,7 +140,7 @@ class Store(Protocol):
 
         Raises:
             AlreadyExists, Conflict: some write's condition does not hold; nothing was written.
-            Unsupported: `can_batch` is False.
+            Unsupported: `can_batch` is False, or they are more than this store takes at once.
         """
         ...
 

@@ -230,7 +230,7 @@ def test_a_value_that_is_too_large_says_what_to_do(tmp_path: Path) -> None:
     server = one_server(tmp_path)
     store = store_of(server)
     for size in (1_600_000, 3_000_000):
-        with pytest.raises(DatastoreUnavailable) as caught:
+        with pytest.raises(Unsupported, match=f"/large has {size + 8} bytes") as caught:
             store.create("/large", {"x": "x" * size})
         assert "--max-request-bytes" in str(caught.value.fix), caught.value
     assert store.get("/large") is None

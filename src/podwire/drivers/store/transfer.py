@@ -12,6 +12,7 @@ import msgspec
 
 from podwire.boundary import Entry, Verb, Write
 from podwire.drivers.store.jsontext import Opaque, from_stored, from_text, to_text
+from podwire.drivers.store.pieces import pieces
 from podwire.errors import AlreadyExists, BadInput, InUse
 from podwire.model import keys
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from podwire.model.resource import Wire
 
 FORMAT = "podwire.datastore.v1"
-PIECE = 100
-"""Writes in one batch; etcd takes 128."""
 SHOWN = 5
 """Keys named in an error."""
 PREFIXES = ("/calico/", "/podwire/")
@@ -111,8 +110,8 @@ def import_objects(store: Store, objects: dict[str, Wire]) -> int:
         objects.keys() - there.keys(), key=lambda key: (key.startswith(keys.CLUSTER), key)
     )
     writes = [Write(verb=Verb.CREATE, key=key, value=objects[key]) for key in missing]
-    for start in range(0, len(writes), PIECE):
-        _write(store, writes[start : start + PIECE])
+    for piece in pieces(writes):
+        _write(store, piece)
     return len(writes)
 
 

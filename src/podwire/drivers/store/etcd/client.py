@@ -18,7 +18,14 @@ from podwire.drivers.store.etcd.certificates import Identity
 from podwire.drivers.store.etcd.handshake import handshake_fault
 from podwire.drivers.store.etcd.lineage import Lineage
 from podwire.drivers.store.etcd.silence import FIX, Silence
-from podwire.errors import BadInput, Compacted, Conflict, DatastoreUnavailable
+from podwire.errors import (
+    BadInput,
+    Compacted,
+    Conflict,
+    DatastoreUnavailable,
+    PodwireError,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +123,7 @@ class Client:
 
         Raises:
             DatastoreUnavailable: no endpoint answered, or etcd refuses.
+            Unsupported: it is more than etcd takes at once.
             Compacted: the revision asked for is not kept.
         """
         return self.ask(method, request)[0]
@@ -141,7 +149,7 @@ class Client:
                     continue
                 if error.code() not in _ELSEWHERE:
                     self._silence.answered()
-                    raise self._refused(error) from None
+                    raise self._refused(error, request) from None
                 failure = error
                 tries -= 1
                 self.leave(place)
@@ -195,7 +203,7 @@ class Client:
             if self._current == place:
                 self._current = (place + 1) % len(self._config.endpoints)
 
-    def refusal(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted | Conflict:
+    def refusal(self, error: grpc.RpcError) -> PodwireError:
         """What an error of a stream means."""
         if error.code() in _ELSEWHERE:
             return self._away(error)
@@ -279,7 +287,7 @@ class Client:
             reason, fix = handshake_fault(details, self._config) or (reason, fix)
         return DatastoreUnavailable(f"{self.name} does not answer: {reason}", fix=fix)
 
-    def _refused(self, error: grpc.RpcError) -> DatastoreUnavailable | Compacted | Conflict:
+    def _refused(self, error: grpc.RpcError, request: Message | None = None) -> PodwireError:
         words = _words(error)
         match error.code():
             case grpc.StatusCode.OUT_OF_RANGE:
@@ -287,7 +295,7 @@ class Client:
             case grpc.StatusCode.NOT_FOUND:
                 return Conflict(f"{self.name}: {words}")  # a lease that has ended
             case _ if any(sign in words for sign in TOO_LARGE):
-                fix = "write less at once, or raise etcd's --max-request-bytes"
+                return _too_large(f"{self.name} refuses: {words}", request)
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 fix = "give etcd room: compact, defrag, then etcdctl alarm disarm"
             case grpc.StatusCode.PERMISSION_DENIED:
@@ -297,6 +305,19 @@ class Client:
             case _:
                 fix = "see etcd's log"
         return DatastoreUnavailable(f"{self.name} refuses: {words}", fix=fix)
+
+
+def _too_large(refused: str, request: Message | None) -> Unsupported:
+    """The answer to a write of more bytes than etcd takes; names the object that has most."""
+    fix = "write less at once, or raise etcd's --max-request-bytes"
+    if not isinstance(request, pb.TxnRequest):
+        return Unsupported(refused, fix=fix)
+    puts = [each.request_put for each in request.success]
+    largest = max(puts, key=lambda put: len(put.value), default=pb.PutRequest())
+    where = f"{largest.key.decode(errors='replace')} has {len(largest.value)} bytes"
+    if len(puts) == 1:
+        fix = "make that object smaller, or raise etcd's --max-request-bytes"
+    return Unsupported(f"{refused}: {where}", fix=fix)
 
 
 def _metadata(token: str | None) -> tuple[tuple[str, str], ...]:

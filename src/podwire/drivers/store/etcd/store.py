@@ -111,7 +111,7 @@ class EtcdStore:
         """See `Store.batch`.
 
         Raises:
-            Unsupported: there are more writes than etcd takes in one transaction.
+            Unsupported: there are more writes, or bytes, than etcd takes in one transaction.
         """
         if len(writes) > MOST_WRITES:
             raise Unsupported(
