@@ -16,6 +16,8 @@ from podwire.model.codec import encode, key_of
 from tests.fakes.ipam_world import World, asked, pool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from podwire.boundary import Entry, Revision
     from podwire.model.resource import Wire
 
@@ -367,3 +369,25 @@ def test_unknown_fields_of_others_survive() -> None:
     assert entry.value["novel"] == {"x": [2**60]}
     assert key == key_of(world.blocks()[0])
     assert encode(world.blocks()[0]) == entry.value
+
+
+def test_a_large_block_is_emptied_in_batches_that_etcd_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(pool("p", "10.0.0.0/24", block_size=24))
+    ipam = world.node("a")
+    got = [ipam.assign(asked(f"h{number}")).address for number in range(150)]
+    largest = 0
+    batch = world.fake.batch
+
+    def narrow(writes: Sequence[Write]) -> Sequence[Entry | None]:
+        nonlocal largest
+        largest = max(largest, len(writes))
+        return batch(writes)
+
+    monkeypatch.setattr(world.fake, "batch", narrow)
+    told = ipam.release_addresses([Release(address=address) for address in got])
+    assert set(told.released) == set(got)
+    assert 2 < largest <= 128
+    assert world.handles() == {}
+    world.check()

@@ -13,6 +13,7 @@ from podwire.boundary import Verb, Write
 from podwire.cli.guards import Guards, takes
 from podwire.cli.kinds import find_kind
 from podwire.cli.policy_names import stored_name
+from podwire.cli.writing import write_all
 from podwire.cli.yamlfile import refuse
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.secrets import read_secret
@@ -57,6 +58,16 @@ class Intent(StrEnum):
     APPLY = "applied"
     CREATE = "created"
     REPLACE = "replaced"
+
+
+AGAIN = {
+    Intent.APPLY: "apply again: what was written is found as it should be",
+    Intent.CREATE: "create again with --skip-exists",
+    Intent.REPLACE: "replace again",
+}
+"""How to go on where only a part could be written."""
+FIRST = (keys.POOLS, keys.BGP_FILTERS, keys.NODES)
+"""What other kinds rely on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +120,7 @@ def apply_documents(
         InUse: something does not go together with what is stored, or to create exists.
         NotFound: something to replace does not exist.
         Conflict: an object was changed since the document was read from the datastore.
+        DatastoreUnavailable: it went away; more than etcd takes at once may be written in part.
     """
     kinds = {document.value["kind"] for document in documents}
     for number in range(TRIES):
@@ -117,7 +129,7 @@ def apply_documents(
         changes = plan_changes(store, documents, namespace, intent, skip_exists=skip_exists)
         guarding = guards.writes((_decoded(change.entry), change.value) for change in changes)
         try:
-            _write(store, list(map(_write_of, changes)), guarding)
+            write_all(store, _in_order(changes), guards=guarding, again=AGAIN[intent])
         except Stale:
             continue
         return Counter(change.document.value["kind"] for change in changes)
@@ -317,20 +329,18 @@ def _pool_collisions(store: Store, changes: Sequence[Change]) -> list[tuple[Docu
     return faults
 
 
+def _in_order(changes: Sequence[Change]) -> list[Write]:
+    """The writes, what others rely on first: they may have to be written in pieces."""
+
+    def rank(write: Write) -> int:
+        found = (number for number, each in enumerate(FIRST) if write.key.startswith(each))
+        return next(found, len(FIRST))
+
+    return sorted(map(_write_of, changes), key=rank)
+
+
 def _write_of(change: Change) -> Write:
     value = codec.encode(change.value)
     if change.entry is None:
         return Write(verb=Verb.CREATE, key=change.key, value=value)
     return Write(verb=Verb.UPDATE, key=change.key, value=value, revision=change.entry.revision)
-
-
-def _write(store: Store, writes: Sequence[Write], guarding: Sequence[Write]) -> None:
-    if store.can_batch:
-        store.batch([*writes, *guarding])
-        return
-    for write in (*guarding, *writes):
-        assert write.value is not None
-        if write.revision is None:
-            store.create(write.key, write.value)
-        else:
-            store.update(write.key, write.value, write.revision)

@@ -11,6 +11,7 @@ import click
 
 from podwire.boundary import Verb, Write
 from podwire.cli.context import datastore_option, open_datastore
+from podwire.cli.writing import write_all
 from podwire.desired.reflectors import (
     CANDIDATES,
     USUAL_COUNT,
@@ -124,24 +125,11 @@ def _carry_out(store: Store, decide: Callable[[View], Change], *, dry_run: bool)
         if dry_run or not writes:
             return bool(writes)
         try:
-            _write(store, writes)
+            write_all(store, writes, again="run it again: it goes on where it stopped")
         except Stale:
             continue
         return True
     raise Conflict("others keep changing the nodes", fix="try again")
-
-
-def _write(store: Store, writes: tuple[Write, ...]) -> None:
-    if store.can_batch:
-        store.batch(writes)
-        return
-    for write in writes:
-        if write.verb is Verb.DELETE:
-            store.delete(write.key, write.revision)
-        elif write.revision is None:
-            store.create(write.key, write.value or {})
-        else:
-            store.update(write.key, write.value or {}, write.revision)
 
 
 def _born(value: Stored) -> Stored:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from podwire.model.addressing import IPAddress, IPNetwork
     from podwire.model.block import Allocation, Block
 
+AT_ONCE = 100
+"""Addresses that are released in one batch: each may have a handle, and etcd takes 128 writes."""
+
 
 def release_by_handle(
     desk: Desk,
@@ -83,8 +86,11 @@ def release_from(desk: Desk, cidr: IPNetwork, releases: Sequence[Release]) -> Re
 
 def by_block(
     desk: Desk, releases: Sequence[Release]
-) -> tuple[dict[IPNetwork, list[Release]], list[IPAddress]]:
-    """The releases by the block that holds each address, and the addresses no block holds."""
+) -> tuple[list[tuple[IPNetwork, list[Release]]], list[IPAddress]]:
+    """The releases by the block that holds each address, and the addresses no block holds.
+
+    Of a large block there are several parts, each of them small enough for one batch.
+    """
     blocks: dict[IPNetwork, list[Release]] = {}
     absent = []
     for wanted in releases:
@@ -93,7 +99,12 @@ def by_block(
             absent.append(wanted.address)
         else:
             blocks.setdefault(cidr, []).append(wanted)
-    return blocks, absent
+    parts = [
+        (cidr, group[start : start + AT_ONCE])
+        for cidr, group in blocks.items()
+        for start in range(0, len(group), AT_ONCE)
+    ]
+    return parts, absent
 
 
 def holder_of(desk: Desk, address: IPAddress) -> Allocation | None:

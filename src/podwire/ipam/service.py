@@ -147,10 +147,10 @@ class IPAM:
     def release_addresses(self, releases: Sequence[Release]) -> Released:
         """Release single addresses, each only if it still is what the caller thinks."""
         with self._turn:
-            blocks, absent = by_block(self._desk, releases)
+            groups, absent = by_block(self._desk, releases)
             parts = [
                 self._again(f"block {cidr}", partial(release_from, self._desk, cidr, group))
-                for cidr, group in blocks.items()
+                for cidr, group in groups
             ]
         return Released(
             released=tuple(address for part in parts for address in part.released),
