@@ -198,6 +198,27 @@ def test_a_variable_that_lacks_its_partner_is_refused(name: str) -> None:
     assert {both.cert_file, both.key_file} == {"x", "y"}
 
 
+@pytest.mark.parametrize("place", ["10.0.0.1:2379", "etcd-1:2379,[fd00::1]:2379"])
+def test_an_endpoint_without_its_scheme_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    meant = ",".join(f"https://{each}" for each in place.split(","))
+    with pytest.raises(BadInput, match="is no file") as bad:
+        datastore_at(place, {})
+    assert bad.value.fix == f"did you mean {meant}?"
+    with pytest.raises(BadInput, match="is no file"):
+        load_agent_config(None, "n", {"PODWIRE_DATASTORE": place})
+    path = write(tmp_path, f"datastore: {{path: '{place}'}}\n")
+    with pytest.raises(BadInput, match=r"podwire\.yaml:1: .*is no file") as bad:
+        load_agent_config(path, "n")
+    assert meant in str(bad.value.fix)
+    (tmp_path / place).touch()
+    assert datastore_at(place, {}).path == place
+    for file in (f"./{place}x", "data:base", "10.0.0.1"):
+        assert datastore_at(file, {}).path == file
+
+
 def test_how_the_node_finds_its_address_and_mtu(tmp_path: Path) -> None:
     text = "addressDetection: interface=eth.*,bond.*\nmtu: 1400\nmtuFollow: true\n"
     assert load_agent_config(write(tmp_path, text), "n") == AgentConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ from podwire.model.nearest import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from podwire.model.addressing import IPInterface
     from podwire.model.config import HealthAddress
@@ -42,6 +42,7 @@ PREFIX = "PODWIRE_"
 OTHER_VARIABLES = ("PODWIRE_CONFIG", "PODWIRE_DEBUG")
 """Those that stand for no key of the file."""
 SHORTEST_PERIOD_S = 1.0
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:]+):[0-9]{1,5}")
 _SERVICE = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_[0-9]+_[A-Z]+.*)?$")
 """What Kubernetes tells every container of Services, whose names we do not choose."""
 
@@ -148,6 +149,8 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
         BadInput: it is no URL, or a variable lacks the one that belongs to it.
     """
     if "://" not in place:
+        if _is_endpoint(place):
+            raise BadInput(f"datastore {place} is no file", fix=_meant(place))
         return DatastoreConfig(path=place)
     certificate, key = "ETCD_CERT_FILE", "ETCD_KEY_FILE"
     for here, missing in ((certificate, key), (key, certificate)):
@@ -164,6 +167,16 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
     return DatastoreConfig(type="etcd", etcd=etcd)
 
 
+def _is_endpoint(place: str) -> bool:
+    """Whether somebody forgot the scheme: a new file of that name would be an empty datastore."""
+    parts = place.split(",")
+    return all(map(_HOST_PORT.fullmatch, parts)) and not Path(place).exists()
+
+
+def _meant(place: str) -> str:
+    return f"did you mean {','.join(f'https://{part}' for part in place.split(','))}?"
+
+
 def _datastore(whole: Mapping[str, Spot]) -> DatastoreConfig:
     """The datastore of the file, its keys each overridden by their variable."""
     varied = {path.partition(".")[2]: spot for path, spot in whole.items() if "." in path}
@@ -178,7 +191,11 @@ def _datastore(whole: Mapping[str, Spot]) -> DatastoreConfig:
         )
     fields = _all_known(given, DATASTORE_KEYS[kind])
     if kind == "sqlite":
-        return DatastoreConfig(path=_text(fields, "path", DatastoreConfig().path))
+        path = _text(fields, "path", DatastoreConfig().path)
+        if _is_endpoint(path):
+            fix = f"{_meant(path)} Write `type: etcd` and `endpoints`"
+            raise fields["path"].refuse(f"{path} is no file", fix=fix)
+        return DatastoreConfig(path=path)
     for one, other in (("certFile", "keyFile"), ("username", "passwordFile")):
         for here, missing in ((one, other), (other, one)):
             if here in fields and missing not in fields:
