@@ -15,7 +15,7 @@ from podwire.drivers.netlink import requests
 from podwire.drivers.netlink.session import Session
 from podwire.drivers.store.etcd import client
 from podwire.drivers.store.etcd.store import EtcdStore
-from podwire.errors import Compacted, DatastoreUnavailable, Restored, Unsupported
+from podwire.errors import BadInput, Compacted, DatastoreUnavailable, Restored, Unsupported
 from podwire.model.config import EtcdConfig
 from tests.fakes.awaiting import wait_until
 from tests.fakes.etcd_certificates import client_config, make_certificates, server_words
@@ -386,6 +386,7 @@ def test_a_user_logs_in_and_again_when_the_server_has_forgotten(tmp_path: Path) 
     etcdctl("auth", "enable")
     password = tmp_path / "password"
     password.write_text("secret\n")
+    password.chmod(0o600)
     config = EtcdConfig(endpoints=(server.endpoint,), username="root", password_file=str(password))
     store = EtcdStore(config)
     made = store.create("/a", {})
@@ -405,7 +406,19 @@ def test_a_user_logs_in_and_again_when_the_server_has_forgotten(tmp_path: Path) 
     with pytest.raises(DatastoreUnavailable, match="authentication failed") as caught:
         wrong.get("/a")
     assert "passwordFile" in str(caught.value.fix)
-    for each in (store, nobody, wrong):
+    said = EtcdStore(EtcdConfig(endpoints=(server.endpoint,), username="root", password="secret"))
+    assert said.get("/a") == changed
+    password.chmod(0o640)
+    loose = EtcdStore(config)
+    with pytest.raises(
+        BadInput, match=r"password of etcd's user root: .* open to others \(mode 06"
+    ):
+        loose.get("/a")
+    password.chmod(0o600)
+    password.write_bytes(b"\xff")
+    with pytest.raises(BadInput, match=r"/password is not UTF-8 text"):
+        loose.get("/a")
+    for each in (store, nobody, wrong, said, loose):
         each.close()
     server.kill()
 

@@ -198,6 +198,19 @@ def test_a_variable_that_lacks_its_partner_is_refused(name: str) -> None:
     assert {both.cert_file, both.key_file} == {"x", "y"}
 
 
+def test_a_user_and_a_password_are_taken_as_calicoctl_takes_them() -> None:
+    given = {"ETCD_USERNAME": "u", "ETCD_PASSWORD": "secret"}
+    etcd = datastore_at("https://a", given).etcd
+    assert etcd is not None
+    assert (etcd.username, etcd.password) == ("u", "secret")
+    assert "secret" not in repr(etcd)
+    for name in given:
+        with pytest.raises(BadInput, match=f"{name} needs"):
+            datastore_at("https://a", {name: "x"})
+    with pytest.raises(BadInput, match="ETCD_PASSWORD and ETCD_PASSWORD_FILE are both set"):
+        datastore_at("https://a", {**given, "ETCD_PASSWORD_FILE": "f"})
+
+
 @pytest.mark.parametrize("place", ["10.0.0.1:2379", "etcd-1:2379,[fd00::1]:2379"])
 def test_an_endpoint_without_its_scheme_makes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

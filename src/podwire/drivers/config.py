@@ -143,7 +143,7 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
     """The datastore somebody names on a command line: a file, or the URLs of etcd.
 
     The rest of what etcd needs comes from the variables calicoctl reads: ETCD_CA_CERT_FILE,
-    ETCD_CERT_FILE, ETCD_KEY_FILE, ETCD_USERNAME, and ETCD_PASSWORD_FILE.
+    ETCD_CERT_FILE, ETCD_KEY_FILE, ETCD_USERNAME and ETCD_PASSWORD, and from ETCD_PASSWORD_FILE.
 
     Raises:
         BadInput: it is no URL, or a variable lacks the one that belongs to it.
@@ -152,10 +152,7 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
         if _is_endpoint(place):
             raise BadInput(f"datastore {place} is no file", fix=_meant(place))
         return DatastoreConfig(path=place)
-    certificate, key = "ETCD_CERT_FILE", "ETCD_KEY_FILE"
-    for here, missing in ((certificate, key), (key, certificate)):
-        if environment.get(here) and not environment.get(missing):
-            raise BadInput(f"{here} needs {missing} beside it", fix=f"set {missing}, or neither")
+    _refuse_half(environment)
     etcd = EtcdConfig(
         endpoints=tuple(map(parse_endpoint, place.split(","))),
         ca_file=environment.get("ETCD_CA_CERT_FILE") or None,
@@ -163,8 +160,24 @@ def datastore_at(place: str, environment: Mapping[str, str]) -> DatastoreConfig:
         key_file=environment.get("ETCD_KEY_FILE") or None,
         username=environment.get("ETCD_USERNAME") or None,
         password_file=environment.get("ETCD_PASSWORD_FILE") or None,
+        password=environment.get("ETCD_PASSWORD") or None,
     )
     return DatastoreConfig(type="etcd", etcd=etcd)
+
+
+def _refuse_half(environment: Mapping[str, str]) -> None:
+    """Variables of etcd that mean nothing alone, or two of one meaning."""
+    certificate, key, user = "ETCD_CERT_FILE", "ETCD_KEY_FILE", "ETCD_USERNAME"
+    passwords = ("ETCD_PASSWORD", "ETCD_PASSWORD_FILE")
+    given = {name for name in environment if environment[name]}
+    needs = [(certificate, (key,)), (key, (certificate,)), (user, passwords)]
+    needs += [(each, (user,)) for each in passwords]
+    for here, missing in needs:
+        if here in given and given.isdisjoint(missing):
+            names = " or ".join(missing)
+            raise BadInput(f"{here} needs {names} beside it", fix=f"set {names}, or neither")
+    if given.issuperset(passwords):
+        raise BadInput(f"{' and '.join(passwords)} are both set", fix="keep one of them")
 
 
 def _is_endpoint(place: str) -> bool:

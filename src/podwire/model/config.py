@@ -34,6 +34,9 @@ class EtcdConfig:
     key_file: str | None = None
     username: str | None = None
     password_file: str | None = None
+    """Of it only root, or who runs the program, may read."""
+    password: str | None = field(default=None, repr=False)
+    """The password itself, of the environment: for commands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

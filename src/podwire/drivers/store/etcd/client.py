@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
 
+from podwire.drivers.privatefile import read_private
 from podwire.drivers.store.etcd import etcd_pb2 as pb
 from podwire.drivers.store.etcd.certificates import Identity
 from podwire.drivers.store.etcd.handshake import handshake_fault
@@ -256,8 +257,7 @@ class Client:
         config = self._config
         if not config.username or self._token is not None:
             return self._token
-        password = (_content(config.password_file) or b"").decode().rstrip("\n")
-        request = pb.AuthenticateRequest(name=config.username, password=password)
+        request = pb.AuthenticateRequest(name=config.username, password=_password(config))
         failure: grpc.RpcError | None = None
         for _ in config.endpoints:
             place, left = self._current, max(0.1, deadline - time.monotonic())
@@ -301,7 +301,7 @@ class Client:
             case grpc.StatusCode.PERMISSION_DENIED:
                 fix = "grant the user a role that may read and write /calico/ and /podwire/"
             case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.INVALID_ARGUMENT:
-                fix = "check the username, the passwordFile and the client certificate"
+                fix = "check username, passwordFile (or ETCD_PASSWORD) and client certificate"
             case _:
                 fix = "see etcd's log"
         return DatastoreUnavailable(f"{self.name} refuses: {words}", fix=fix)
@@ -341,13 +341,9 @@ def _token_is_old(error: grpc.RpcError) -> bool:
     return "invalid auth token" in words or "revision of auth store is old" in words
 
 
-def _content(name: str | None) -> bytes | None:
-    if name is None:
-        return None
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise BadInput(
-            f"datastore etcd: {name} cannot be read: {error.strerror}",
-            fix="name a readable file in the configuration",
-        ) from None
+def _password(config: EtcdConfig) -> str:
+    if config.password_file is None:
+        return config.password or ""
+    title = f"password of etcd's user {config.username}"
+    # Named by whom it belongs to, and by way of a link where secrets are mounted.
+    return read_private(Path(config.password_file), title, follow=True)
