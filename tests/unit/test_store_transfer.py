@@ -106,13 +106,31 @@ def test_other_objects_are_not_mixed_with(there: dict[str, dict[str, object]]) -
         ([], "cut off"),
         (["{}"], "all:1: is no export"),
         (["[]"], "all:1: is no line"),
-        (['{"format": "podwire.datastore.v1", "objects": 2}', '{"key": "/a", "value": {}}'], "cut"),
-        (['{"format": "podwire.datastore.v1", "objects": 1}', '{"key": "/a"}'], "all:2"),
+        (
+            [
+                '{"format": "podwire.datastore.v1", "objects": 2}',
+                '{"key": "/calico/a", "value": {}}',
+            ],
+            "cut",
+        ),
+        (['{"format": "podwire.datastore.v1", "objects": 1}', '{"key": "/calico/a"}'], "all:2"),
+        (
+            ['{"format": "podwire.datastore.v1", "objects": 1}', '{"key": "/a", "value": {}}'],
+            "all:2: the key /a is not below /calico/ or /podwire/",
+        ),
     ],
 )
 def test_what_is_no_whole_export_is_refused(lines: list[str], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         parse_lines(lines, "all")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "all"
+    file.write_bytes(b"\xff\n")
+    words = ("datastore", "import", "--datastore", str(tmp_path / "x.db"), str(file))
+    with pytest.raises(BadInput, match="/all is not UTF-8 text"):
+        CliRunner().invoke(podwire, words, catch_exceptions=False)
 
 
 def test_the_commands_move_a_file(tmp_path: Path) -> None:

@@ -63,17 +63,18 @@ def parse_lines(lines: Iterable[str], source: str) -> dict[str, Wire]:
     """The objects of an export by key.
 
     Raises:
-        BadInput: it is no export, or not the whole of one; names the line.
+        BadInput: it is no export, or not the whole of one, or holds what is not Calico's or ours;
+            names the line.
     """
     found: dict[str, Wire] = {}
     head: Wire = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_text(lines, source), start=1):
         try:
             value = from_text(line)
             if number == 1:
                 head = value
             else:
-                key = str(value["key"])
+                key = _ours(str(value["key"]), f"{source}:{number}")
                 text = value.get("text")
                 found[key] = value["value"] if text is None else from_stored(key, str(text))
         except (msgspec.DecodeError, KeyError) as error:
@@ -87,6 +88,24 @@ def parse_lines(lines: Iterable[str], source: str) -> dict[str, Wire]:
             f"{source} is cut off: {head.get('objects', 0)} objects announced, {len(found)} there"
         )
     return found
+
+
+def _text(lines: Iterable[str], source: str) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError:
+        raise BadInput(
+            f"{source} is not UTF-8 text", fix="name a file of podwire datastore export"
+        ) from None
+
+
+def _ours(key: str, place: str) -> str:
+    if not key.startswith(PREFIXES):
+        raise BadInput(
+            f"{place}: the key {key} is not below {' or '.join(PREFIXES)}",
+            fix="take the line out (and count it off in the first), or move it with etcdctl",
+        )
+    return key
 
 
 def import_objects(store: Store, objects: dict[str, Wire]) -> int:
