@@ -67,6 +67,27 @@ store.create("/large", {"filler": "x" * 100_000})
 store.close()
 """
 
+FULL_BEFORE = """
+mount("-o", "size=2m")
+store = SQLiteStore(path)
+store.create("/a", {"n": 1})
+store.close()
+try:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+except OSError:
+    pass
+# Opened anew: SQLite has no room for the files beside the file.
+store = SQLiteStore(path)
+for act in (lambda: store.list("/"), lambda: store.create("/b", {})):
+    refused(act, "no space left", f"free some space below {disk}")
+(disk / "filler").unlink()
+store.create("/b", {})
+assert len(store.list("/").entries) == 2
+store.close()
+"""
+
 READ_ONLY = """
 mount()
 store = SQLiteStore(path)
@@ -124,7 +145,7 @@ def mount_namespaces() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("mount_namespaces")
-@pytest.mark.parametrize("program", [FULL, READ_ONLY, READ_ONLY_AFTER_A_CRASH])
+@pytest.mark.parametrize("program", [FULL, FULL_BEFORE, READ_ONLY, READ_ONLY_AFTER_A_CRASH])
 def test_a_disk_that_takes_nothing_harms_nothing(program: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["unshare", "-Urm", sys.executable, "-c", DISK + program, str(tmp_path)],

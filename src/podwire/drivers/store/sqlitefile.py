@@ -32,6 +32,8 @@ CREATE TABLE log (revision INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL,
 """`log` holds every write in order (value NULL: deleted), pruned from below; its keys, which never
 repeat, are the revisions."""
 
+BESIDE = 64 * 1024
+"""Bytes that opening needs on the disk: the shared memory of the -shm file has 32 KB."""
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 16 << 20
 
@@ -343,8 +345,18 @@ class SQLiteFile:
 
     def _translated(self, error: sqlite3.Error) -> DatastoreUnavailable:
         """What SQLite's result code means to the user (https://sqlite.org/rescode.html)."""
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        return self._meaning(code & 0xFF, error)
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_IOERR and self._is_full():
+            # So it says it of the files beside the file, which are made when it is opened.
+            code = sqlite3.SQLITE_FULL
+        return self._meaning(code, error)
+
+    def _is_full(self) -> bool:
+        try:
+            room = os.statvfs(self.path.parent)
+        except OSError:
+            return False
+        return room.f_bavail * room.f_frsize < BESIDE
 
     def _meaning(self, code: int, error: Exception) -> DatastoreUnavailable:
         match code:
