@@ -379,7 +379,7 @@ def test_a_user_logs_in_and_again_when_the_server_has_forgotten(tmp_path: Path) 
 
     def etcdctl(*words: str) -> None:
         command = [str(WHEEL / "etcdctl"), f"--endpoints={server.endpoint}", *words]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, input=b"secret\n")
 
     etcdctl("user", "add", "root:secret")
     etcdctl("user", "grant-role", "root", "root")
@@ -396,6 +396,10 @@ def test_a_user_logs_in_and_again_when_the_server_has_forgotten(tmp_path: Path) 
     watch.close()
     server.kill()
     server.start().wait_ready(config)
+    # Who was let in before this has to log in again. The file is as when it is just being written
+    # anew: the old password stays in use.
+    etcdctl("--user=root:secret", "user", "passwd", "root", "--interactive=false")
+    password.write_bytes(b"")
     wait_until(lambda: _answers(store))
     assert store.get("/a") == changed
     nobody = store_of(server)

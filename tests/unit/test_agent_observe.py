@@ -9,7 +9,7 @@ import pytest
 
 from podwire.agent.observe import Away, Changed, Inbox, Listed, StoreObserver
 from podwire.drivers.store.single_object import SingleObjectStore
-from podwire.errors import DatastoreUnavailable, Restored
+from podwire.errors import BadInput, DatastoreUnavailable, PodwireError, Restored
 from tests.fakes.awaiting import wait_until
 from tests.fakes.ipam_world import WatchedStore
 
@@ -48,6 +48,7 @@ class BreakableStore(WatchedStore):
     def __init__(self, inner: SingleObjectStore) -> None:
         super().__init__(inner)
         self.is_away = False
+        self.refusal: PodwireError = DatastoreUnavailable("cut off")
         self.is_restored = False
         self.tries = 0
         self.before = self._refuse
@@ -56,7 +57,7 @@ class BreakableStore(WatchedStore):
     def _refuse(self) -> None:
         if self.is_away:
             self.tries += 1
-            raise DatastoreUnavailable("cut off")
+            raise self.refusal
 
     def watch(self, prefix: str, revision: Revision) -> BreakableWatch:
         self._refuse()
@@ -109,7 +110,11 @@ def heard() -> Iterator[Heard]:
     made.observer.stop()
 
 
-def test_a_lost_connection_is_said_and_nothing_is_listed_again(heard: Heard) -> None:
+@pytest.mark.parametrize("refusal", [DatastoreUnavailable("cut off"), BadInput("no such file")])
+def test_a_lost_connection_is_said_and_nothing_is_listed_again(
+    heard: Heard, refusal: PodwireError
+) -> None:
+    heard.store.refusal = refusal
     heard.store.cut()
     heard.wait_for(Away)
     heard.inner.create("/a/2", {})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from podwire.errors import Compacted, DatastoreUnavailable, Restored
+from podwire.errors import Compacted, PodwireError, Restored
 from podwire.reconcile.backoff import LONGEST_DELAY_S, delay_s
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ class StoreObserver:
                 self.relists += 1  # changes were missed: list again
                 self._position = None
                 self._stopped.wait(delay_s(1, self._draw))
-            except DatastoreUnavailable as error:
+            except PodwireError as error:
+                # Mostly that it is away; but whatever it is, following never ends by it.
                 if self.away_at is None:
                     self.away_at = time.monotonic()
                     self.losses += 1

@@ -25,6 +25,7 @@ from podwire.errors import (
     Conflict,
     DatastoreUnavailable,
     PodwireError,
+    Rejected,
     Unsupported,
 )
 
@@ -112,6 +113,7 @@ class Client:
         self._silence = Silence(TIMEOUT_S)
         self.lineage = Lineage()
         self._token: str | None = None
+        self._password: str | None = None
         self._closed = False
 
     @property
@@ -257,7 +259,7 @@ class Client:
         config = self._config
         if not config.username or self._token is not None:
             return self._token
-        request = pb.AuthenticateRequest(name=config.username, password=_password(config))
+        request = pb.AuthenticateRequest(name=config.username, password=self._known_password())
         failure: grpc.RpcError | None = None
         for _ in config.endpoints:
             place, left = self._current, max(0.1, deadline - time.monotonic())
@@ -272,6 +274,19 @@ class Client:
             self._token = str(answer.token)
             return self._token
         raise self._away(failure)
+
+    def _known_password(self) -> str:
+        """As it is now; as it was while the file cannot be used, for it may be just being written.
+
+        Raises:
+            NotFound, BadInput: it cannot be used, nor could it ever before.
+        """
+        try:
+            self._password = _password(self._config)
+        except Rejected:
+            if self._password is None:
+                raise
+        return self._password
 
     def _forget(self, token: str | None) -> None:
         with self._lock:
@@ -346,4 +361,7 @@ def _password(config: EtcdConfig) -> str:
         return config.password or ""
     title = f"password of etcd's user {config.username}"
     # Named by whom it belongs to, and by way of a link where secrets are mounted.
-    return read_private(Path(config.password_file), title, follow=True)
+    text = read_private(Path(config.password_file), title, follow=True)
+    if not text:
+        raise BadInput(f"{title}: {config.password_file} is empty", fix="write it into the file")
+    return text
