@@ -29,7 +29,7 @@ def write_all(
     whole = (*guards, *writes)
     if store.can_batch:
         try:
-            store.batch(whole)
+            store.batch((*writes, *guards))
         except Unsupported:
             if len(whole) == 1:
                 raise
