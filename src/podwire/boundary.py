@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from podwire.model.resource import Wire
 
 Revision = str
+ABSENT: Revision = "0"
+"""For `Store.keep`: there is nothing under the key."""
 """Opaque: compare for equality only; hand it back to the store it came from."""
 
 
@@ -149,14 +151,21 @@ class Store(Protocol):
         """Whether `keep` lets values vanish by themselves."""
         ...
 
-    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+    def keep(
+        self,
+        key: str,
+        value: Wire,
+        ttl_s: int,
+        also: Mapping[str, Wire],
+        seen: Revision | None = None,
+    ) -> None:
         """Write a value that vanishes unless it is written again within `ttl_s` seconds.
 
-        `also` is written with it and stays. All of it replaces what is there, whoever wrote it:
-        the only write without a comparison, for what its writer says of itself and nobody decides
-        by.
+        `also` is written with it and stays, whatever is there. `seen` is what the key must still
+        have: a revision, or ABSENT; None: whatever is there is replaced, whoever wrote it.
 
         Raises:
+            Conflict: the key has changed since it was seen; nothing was written.
             Unsupported: `can_expire` is False.
         """
         ...

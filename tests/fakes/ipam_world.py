@@ -78,8 +78,15 @@ class WatchedStore:
     def can_expire(self) -> bool:
         return self.inner.can_expire
 
-    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
-        self.inner.keep(key, value, ttl_s, also)
+    def keep(
+        self,
+        key: str,
+        value: Wire,
+        ttl_s: int,
+        also: Mapping[str, Wire],
+        seen: Revision | None = None,
+    ) -> None:
+        self.inner.keep(key, value, ttl_s, also, seen)
 
     def let_go(self, key: str) -> None:
         self.inner.let_go(key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from podwire.boundary import Verb, Write
+from podwire.boundary import ABSENT, Verb, Write
 from podwire.drivers.store.jsontext import Opaque
 from podwire.errors import (
     AlreadyExists,
@@ -333,6 +333,20 @@ class StoreContract(ABC):
         ]
         watch.close()
         store.let_go("/a/status")
+
+    def test_a_value_is_kept_only_in_the_place_of_what_was_seen(self, store: Store) -> None:
+        if not store.can_expire:
+            return
+        store.keep("/a/status", {"n": 1}, 60, {}, ABSENT)
+        seen = store.list("/a/").entries
+        for stale in (ABSENT, "1"):
+            with pytest.raises(Conflict):
+                store.keep("/a/status", {"n": 2}, 60, {"/a/last": {"n": 2}}, stale)
+        assert store.list("/a/").entries == seen
+        store.keep("/a/status", {"n": 3}, 60, {}, seen[0].revision)
+        entry = store.get("/a/status")
+        assert entry is not None
+        assert entry.value == {"n": 3}
 
     def test_a_value_that_nobody_renews_vanishes_and_can_be_kept_again(self, store: Store) -> None:
         if not store.can_expire:

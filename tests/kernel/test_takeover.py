@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from podwire.drivers.boot import boot_id
 from podwire.drivers.store import open_store
 from podwire.model import keys
 from podwire.model.config import DatastoreConfig, EtcdConfig
@@ -124,7 +125,9 @@ def test_nothing_that_exists_changes_and_no_packet_is_lost(taken: Taken) -> None
     assert status["endpoints"] == 3
     assert taken.changed() == {}
     told = reports(taken, "node-1")
-    assert [each["first_update"] for each in told] == [True, True]
+    # One report of us takes the place of Felix's at the start, another tells the address.
+    assert [each["podwire"]["boot"] for each in told] == [boot_id()] * 2
+    assert {type(each[key]) for each in told for key in ("time", "uptime")} == {str, float}
     for node in (one, two):
         assert set(routes[node.name]) <= set(node.ip("route").splitlines())
         now = veths(node)

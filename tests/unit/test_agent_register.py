@@ -11,7 +11,7 @@ from podwire.agent.register import Registrar
 from podwire.drivers.clock import SystemClock, SystemDice
 from podwire.drivers.store import ensure_cluster
 from podwire.drivers.store.single_object import SingleObjectStore
-from podwire.errors import DatastoreUnavailable
+from podwire.errors import DatastoreUnavailable, InUse
 from podwire.ipam.service import IPAM, AssignRequest
 from podwire.model import keys
 from podwire.model.codec import decode_node, encode, key_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from podwire.model.node import Node
 
 CIDR = ip_network("10.244.0.0/16")
+OTHER = ip_interface("10.0.0.9/24")
 
 
 def pool(**fields: Any) -> IPPool:
@@ -102,6 +103,23 @@ def test_a_look_for_a_block_leaves_the_rest_alone() -> None:
     assert node(store).address == elsewhere.address
     assert one.turn()
     assert str(node(store).address) == "10.0.0.1/24"
+
+
+def test_what_another_agent_of_the_node_wrote_is_not_corrected() -> None:
+    store = cluster(pool())
+    one = registrar(store)
+    one.turn()
+    entry = store.get(keys.node_key("a"))
+    assert entry is not None
+    store.update(entry.key, encode(replace(node(store), address=OTHER)), entry.revision)
+
+    def refuse() -> None:
+        raise InUse("another agent serves Node a")
+
+    one.refuse_other = refuse
+    assert not one.turn()
+    assert "another agent" in str(one.problems["node"])
+    assert node(store).address == OTHER
 
 
 def test_other_peoples_fields_stay() -> None:

@@ -25,10 +25,10 @@ from podwire.agent.hold import Hold
 from podwire.agent.loop import Loop
 from podwire.agent.loopworld import AgentWorld
 from podwire.agent.mirror import FOR_IPAM, NEEDED
-from podwire.agent.observe import Away, Inbox, StoreObserver, Waiting
+from podwire.agent.nodename import NodeName
+from podwire.agent.observe import Away, Inbox, StoreObserver
 from podwire.agent.publish import Announcer, Publisher
 from podwire.agent.register import Registrar
-from podwire.agent.report import Reporter
 from podwire.agent.rulescopy import RulesCopy
 from podwire.agent.server import CNIServer
 from podwire.agent.sources import Sources
@@ -102,6 +102,9 @@ class Agent:
         self.store = TimedStore(open_store(config.datastore), clock)
         stack.callback(self.store.close)
         self.hold = Hold(clock, on_release=self.inbox.ring)
+        self.name = NodeName(self.store, config, clock, self.hold, self.inbox, dice.uniform)
+        self.name.address = self.own_address
+        self.name.on_return = self.on_return
         self.rules = RulesCopy(config.node, clock)
         self.ipam = IPAM(self.store, config.node, clock, dice, turn=threading.Lock())
         self.ipam.follow(self.rules.read)
@@ -117,6 +120,7 @@ class Agent:
             draw=dice.uniform,
         )
         self.registrar.on_change = self.inbox.ring
+        self.registrar.refuse_other = self.name.reporter.refuse_other
         self.bird = BirdWriter(config, clock, held=self.hold.active, on_change=self.inbox.ring)
         self._observers: dict[str, StoreObserver] = {}
         self.attachments: Attachments
@@ -135,7 +139,8 @@ class Agent:
             dice,
             registered=lambda: self.registrar.registered,
         )
-        self.calls = TimedCalls(Gate(self.attachments, self.why_closed, self.is_away, clock), clock)
+        gate = Gate(self.attachments, self.why_closed, self.is_hopeless, clock)
+        self.calls = TimedCalls(gate, clock)
         self.server = CNIServer(Path(config.agent_socket), self.calls, self.control)
         self.readiness = Readiness(self.loop, self.hold, self.attachments)
         self.sources = self._sources(clock)
@@ -182,6 +187,7 @@ class Agent:
             may_spoof=self.loop.firewall.may_spoof,
             settling=self.is_settling,
             held=self.hold.active,
+            refuse_standing_back=self.hold.refuse_standing_back,
             doubt_store=self.registrar.doubt,
         )
 
@@ -207,9 +213,7 @@ class Agent:
         """Start every thread; the loop itself is run by the caller."""
         self._stopped = threading.Event()
         self.collecting = Collecting()
-        self.reporter = Reporter(
-            self.store, self.config.node, SystemClock(), self.hold, self.dice.uniform
-        )
+        stack.callback(self.name.close)
         stack.callback(self.stop)
         self.writeback.start()
         stack.callback(self.writeback.stop)
@@ -228,18 +232,19 @@ class Agent:
     def begin(self) -> None:
         """Wait for the datastore, then follow it; what lived before us is adopted meanwhile.
 
-        Until somebody has said who writes the routes, where Calico's nodes have to know, nothing
-        is written anywhere.
+        Until somebody has said who writes the routes, where Calico's nodes have to know, and while
+        another agent serves this node, nothing is written anywhere.
         """
         failures = 0
         while not self._stopped.is_set():
             try:
-                if not self.hold.active():
+                if not self.hold.is_asked():
                     ensure_cluster(self.store)
                     require_decision(self.store)
+                self.name.take()
                 break
             except InUse as error:
-                self.inbox.put(Waiting(str(error)))
+                self.name.judge(error)
                 self._stopped.wait(DECISION_S)
             except PodwireError as error:
                 if failures == 0:
@@ -247,12 +252,21 @@ class Agent:
                 failures += 1
                 self.inbox.put(Away(keys.CLUSTER, str(error)))
                 self._stopped.wait(delay_s(failures, self.dice.uniform))
-        self.inbox.put(Waiting(None))
         for prefix in (*NEEDED, *FOR_IPAM):
             self.follow(prefix)
         self.registrar.start(self.publisher)
-        self.reporter.start()
+        self.name.reporter.start()
         self.adopt()
+
+    def on_return(self) -> None:
+        """Another agent served the node meanwhile, and may have changed what is ours."""
+        self.registrar.look()
+        self.writeback.look_soon()
+
+    def own_address(self) -> str | None:
+        """The node's address, as far as it is known."""
+        address = self.registrar.address or self.config.address
+        return None if address is None else str(address.ip)
 
     def adopt(self) -> None:
         """Until the endpoints of an earlier run are known: try, and tell the loop."""
@@ -294,7 +308,7 @@ class Agent:
         self._stopped.set()
         self.registrar.stop()
         self.announcer.stop()
-        self.reporter.stop()
+        self.name.reporter.stop()
         self.bird.stop()
         self.loop.resizer.stop()
         for observer in self._observers.values():
@@ -303,6 +317,7 @@ class Agent:
     def say_ready(self) -> None:
         """Tell whoever started us, once; later changes are in the log."""
         self.loop.on_ready = lambda: None
+        self.name.tell()
         print(f"podwire agent: node {self.config.node} is ready", flush=True)
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -321,11 +336,16 @@ class Agent:
 
     def why_closed(self) -> tuple[str, ...]:
         """Why no pod can be attached now; nothing while held: the use cases say that themselves."""
-        return () if self.hold.active() else self.loop.status.reasons
+        return () if self.hold.is_asked() else self.loop.status.reasons
 
-    def is_away(self) -> bool:
-        """Whether the datastore does not answer, or refuses writes, as far as is known."""
-        return bool(self.loop.picture.mirror.away) or self.registrar.is_refused()
+    def is_hopeless(self) -> bool:
+        """Whether it may take long until pods can be attached.
+
+        The datastore does not answer or refuses writes, as far as is known, or somebody else
+        serves the node.
+        """
+        away = bool(self.loop.picture.mirror.away) or self.registrar.is_refused()
+        return away or self.name.refused is not None
 
     def is_settling(self) -> bool:
         """Whether the datastore was restored, and not all pods were written back to it yet."""

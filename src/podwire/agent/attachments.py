@@ -108,7 +108,8 @@ class Attachments:
         """
         self.world.spool.prepare()
         try:
-            self.load()
+            if not self.world.held():
+                self.load()
         except PodwireError as error:
             log.warning("endpoints not recovered yet", reason=str(error))
         self._drainer.start()
@@ -337,6 +338,8 @@ class Attachments:
 
     def _drain_often(self) -> None:
         while not self._stopping.wait(DRAIN_PERIOD_S):
+            if self.world.held():
+                continue
             try:
                 self.load()
                 self.drain()

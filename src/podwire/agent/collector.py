@@ -98,7 +98,7 @@ class Collector:
                 routing="" if cluster is None else str(cluster.routing),
                 datastore=sources.config.datastore.type,
                 ready=not sources.readiness.reasons(),
-                held=sources.hold.active(),
+                held=sources.hold.is_asked(),
                 concerns=len(sources.loop.status.concerns),
                 failing=sources.loop.failing(),
                 endpoints=len(sources.endpoints.all()),

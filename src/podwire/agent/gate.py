@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 3.0
 """How long an ADD waits for an agent that has just been started."""
 AWAY_TIMEOUT_S = 0.5
-"""How long it waits for a datastore that is away: until a member that died has its successor."""
+"""How long it waits for a datastore that is away: until a member that died has its successor; or
+for another agent that serves the node."""
 LOOK_EVERY_S = 0.01
 
 
@@ -46,13 +47,13 @@ class Gate:
         self,
         calls: Calls,
         reasons: Callable[[], tuple[str, ...]],
-        is_away: Callable[[], bool],
+        is_hopeless: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        """Store what is given: why the node is not ready, and whether the datastore is away."""
+        """Store what is given: why the node is not ready, and whether that may last."""
         self._calls = calls
         self._reasons = reasons
-        self._is_away = is_away
+        self._is_hopeless = is_hopeless
         self._clock = clock
 
     def serve(
@@ -76,7 +77,7 @@ class Gate:
     def _wait(self, gone: Callable[[], bool]) -> tuple[str, ...]:
         began = self._clock.monotonic()
         while (reasons := self._reasons()) and not gone():
-            patience_s = AWAY_TIMEOUT_S if self._is_away() else START_TIMEOUT_S
+            patience_s = AWAY_TIMEOUT_S if self._is_hopeless() else START_TIMEOUT_S
             if self._clock.monotonic() - began >= patience_s:
                 break
             self._clock.sleep(LOOK_EVERY_S)

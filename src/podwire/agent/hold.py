@@ -1,6 +1,7 @@
 """Hold: for a while the agent changes nothing, neither in the kernel nor in the datastore.
 
-For maintenance, fault labs and traces. Nothing is withdrawn: what is in the kernel goes on.
+Somebody asks for it, for maintenance, fault labs and traces; or the agent stands back by itself, as
+long as it may not serve the node. Nothing is withdrawn: what is in the kernel goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from podwire.boundary import Clock
+    from podwire.errors import PodwireError
 
 
 class Hold:
@@ -27,12 +29,35 @@ class Hold:
         self._lock = threading.Lock()
         self._held = False
         self._until: float | None = None
+        self._standing_back: PodwireError | None = None
         self.on_release = on_release
 
     def active(self) -> bool:
-        """Whether writes are stopped now."""
+        """Whether writes are stopped now, by whomever."""
+        with self._lock:
+            return self._standing_back is not None or self._still()
+
+    def is_asked(self) -> bool:
+        """Whether somebody has stopped them."""
         with self._lock:
             return self._still()
+
+    def stand_back(self, why: PodwireError | None) -> None:
+        """Stop all writes for that reason, or no longer; one that was asked for goes on."""
+        with self._lock:
+            before, self._standing_back = self._standing_back, why
+        if before is not None and why is None:
+            self.on_release()
+
+    def refuse_standing_back(self) -> None:
+        """Raise while the agent stands back.
+
+        Raises:
+            AgentUnavailable: it may not serve the node; says why.
+        """
+        why = self._standing_back
+        if why is not None:
+            raise AgentUnavailable(why.message, fix=why.fix)
 
     def start(self, seconds: float | None = None) -> None:
         """Stop all writes, for that long or until `release`; a second hold replaces the first."""
@@ -55,12 +80,12 @@ class Hold:
             return self._until - self._clock.monotonic()
 
     def refuse(self) -> None:
-        """Raise when writes are stopped.
+        """Raise when somebody has stopped the writes.
 
         Raises:
             AgentUnavailable: the agent is held; names the way to release it.
         """
-        if self.active():
+        if self.is_asked():
             raise AgentUnavailable(
                 "the node agent is held: it changes nothing until it is released",
                 fix="run `podwire agent release`, or wait until the hold ends",

@@ -15,6 +15,7 @@ import structlog
 
 from podwire.agent.check import orphan
 from podwire.agent.detach import forget_connections
+from podwire.agent.home import is_at_home, node_address
 from podwire.agent.sandbox import is_carried as has_route
 from podwire.drivers.netlink.session import Session
 from podwire.errors import BadInput, Conflict, PodwireError
@@ -101,15 +102,10 @@ class Leaks:
     # --- the look -------------------------------------------------------------------------------
 
     def _is_at_home(self, host: Session) -> bool:
-        """Whether this is the network namespace of the node.
-
-        An agent started in another one would find none of its pods, and take them all for gone.
-        """
-        entry = self._world.store.get(keys.node_key(self._world.node))
-        if entry is not None:  # a deleted one leaves what we knew of it
-            address = codec.decode_node(entry.key, entry.value).address
-            self._address = None if address is None else address.ip
-        return any(each.interface.ip == self._address for each in host.addresses())
+        address = node_address(self._world.store, self._world.node)
+        # A deleted Node leaves what we knew of it.
+        self._address = self._address if address is None else address
+        return is_at_home(host, self._address)
 
     def _suspects(
         self, host: Session, lent: Iterable[IPNetwork]

@@ -3,6 +3,8 @@
 An endpoint is kept when its namespace, its veth and its address are there; one that Calico made is
 then taken over (takeover.py). What a crash left half-made is taken back together: block, handle
 and endpoint. The runtime has seen no result for it and sends DEL, which then finds nothing to do.
+Only on the node itself: elsewhere nothing of it can be found, and all of it would look half-made.
+What is not taken back here is left to the search for leaks with its grace period.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from podwire.agent import takeover
 from podwire.agent.check import orphan, orphaned_handles
 from podwire.agent.detach import delete_host_link, detach, forget_connections, release
 from podwire.agent.endpoints import LocalEndpoint, key_of
+from podwire.agent.home import is_at_home, node_address
 from podwire.agent.sandbox import Pod, delete_link_if_there
 from podwire.agent.survivors import survivors
 from podwire.drivers import namespaces
@@ -48,6 +51,7 @@ def recover(world: CNIWorld) -> tuple[LocalEndpoint, ...]:
         links = tuple(host.links().values())
         numbers = host.namespace_ids()
         neighbours = host.neighbours()
+        at_home = is_provably_home(world, host)
     by_owner = {
         (owner.container_id, owner.interface): link
         for link in links
@@ -70,9 +74,11 @@ def recover(world: CNIWorld) -> tuple[LocalEndpoint, ...]:
             world.endpoints.put(local)
         elif ours is not None:
             half_made.append(local)
-    for local in half_made:
+    if half_made and not at_home:
+        log.warning("half-made endpoints kept: this host lacks the node's address")
+    for local in half_made if at_home else ():
         take_back(world, local, links)
-    unexplained = take_back_orphans(world, links)
+    unexplained = take_back_orphans(world, links, at_home=at_home)
     found = []
     for survivor, link in survivors(world, unexplained, neighbours):
         if is_complete(survivor.endpoint, link, numbers, paths):
@@ -80,11 +86,19 @@ def recover(world: CNIWorld) -> tuple[LocalEndpoint, ...]:
             world.endpoints.put(survivor)
             found.append(survivor)
             unexplained.remove(link)
-    for link in unexplained:
+    for link in unexplained if at_home else ():
         log.info("veth without endpoint deleted", interface=link.name)
         delete_link_if_there(link.index)
     world.spool.drain(lambda key: detach(world, key))
     return tuple(found)
+
+
+def is_provably_home(world: CNIWorld, host: Session) -> bool:
+    """Whether what is not found here is nowhere."""
+    try:
+        return is_at_home(host, node_address(world.store, world.node))
+    except BadInput:  # the Node cannot be read; the loop says so
+        return False
 
 
 def stored_endpoints(world: CNIWorld) -> Iterator[WorkloadEndpoint]:
@@ -140,7 +154,7 @@ def take_back(world: CNIWorld, local: LocalEndpoint, links: tuple[Link, ...]) ->
     release(world, local.key, codec.key_of(endpoint))
 
 
-def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> list[Link]:
+def take_back_orphans(world: CNIWorld, links: tuple[Link, ...], *, at_home: bool) -> list[Link]:
     """Release addresses without endpoint; the veths of ours that have neither.
 
     A displaced container's veth keeps its address, and so stays until its own DEL. Where a store
@@ -155,7 +169,7 @@ def take_back_orphans(world: CNIWorld, links: tuple[Link, ...]) -> list[Link]:
         if container_id is not None:
             kept.add(container_id)
             continue
-        if world.store.can_batch:
+        if world.store.can_batch or not at_home:
             continue
         network, _, container_id = handle.rpartition(".")
         log.info("address without endpoint released", handle=handle)

@@ -89,6 +89,13 @@ class Registrar:
         self.on_change: Callable[[], None] = lambda: None
         self.may_take: Callable[[], bool] = lambda: True
         """Whether blocks and addresses that look free are free."""
+        self.refuse_other: Callable[[], None] = lambda: None
+        """Raises while another agent serves this node."""
+
+    @property
+    def address(self) -> IPInterface | None:
+        """The node's address as the loop told it last."""
+        return self._address
 
     @property
     def registered(self) -> bool:
@@ -209,6 +216,7 @@ class Registrar:
 
         Raises:
             BadInput: another node has this address, or our object was deleted while we ran.
+            InUse: another agent serves this node.
         """
         assert self._address is not None
         key = keys.node_key(self._node)
@@ -227,6 +235,8 @@ class Registrar:
         if known is None:
             self._create(key)
         elif moved or known.underlay_mtu != mtu:
+            # Somebody else may have written it: two that correct each other would never end.
+            self.refuse_other()
             self._update(lambda node: replace(node, address=self._address, underlay_mtu=mtu))
             self._settle_race(known.address if moved else None)
 

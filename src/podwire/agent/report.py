@@ -1,25 +1,36 @@
 """Report: what this node's agent says of itself, under the keys where Calico's agent says it.
 
-It is written for people and vanishes when the agent has been silent for a while. Nobody may take
-that for the end of the node: a node is gone when its Node object is deleted.
+It vanishes when the agent has been silent for a while. Nobody may take that for the end of the
+node: a node is gone when its Node object is deleted. One thing is decided by it: of several agents
+that were started with one node's name, the one whose report is there serves the node.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from podwire.errors import PodwireError
+from podwire.boundary import ABSENT
+from podwire.drivers.boot import is_running, own_identity
+from podwire.drivers.netlink.session import Session
+from podwire.drivers.nodelock import served_twice
+from podwire.errors import Conflict, InUse, PodwireError
 from podwire.model import keys
+from podwire.model.identity import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from podwire.agent.hold import Hold
-    from podwire.boundary import Clock, Store
+    from podwire.boundary import Clock, Entry, Store
     from podwire.reconcile.backoff import Draw
 
 INTERVAL_S = 30.0
 TTL_S = 90
 RETRY_S = 10.0
+OTHER_S = 2.0
+"""How often to look whether another agent that serves the node has gone."""
 SPREAD = 0.2
 """How much earlier a report may come: agents that were started at once part by and by."""
 LAST_WORD_S = 1.0
@@ -31,6 +42,9 @@ class Reporter:
 
     Attributes:
         writes: reports written.
+        own: which agent this is.
+        address: the node's address, once it is known.
+        on_verdict: told whether this agent may serve the node: why not, or None.
     """
 
     def __init__(self, store: Store, node: str, clock: Clock, hold: Hold, draw: Draw) -> None:
@@ -40,8 +54,12 @@ class Reporter:
         self._hold = hold
         self._draw = draw
         self._stopped = threading.Event()
+        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
         self._began = clock.monotonic()
+        self.own = own_identity(clock)
+        self.address: Callable[[], str | None] = lambda: None
+        self.on_verdict: Callable[[InUse | None], None] = lambda _: None
         self.writes = 0
 
     def start(self) -> None:
@@ -52,32 +70,87 @@ class Reporter:
     def stop(self) -> None:
         """End, and take the report back if that can be done at once."""
         self._stopped.set()
+        self._wanted.set()
         if self._thread.is_alive():
             self._thread.join(LAST_WORD_S)
+
+    def look_soon(self) -> None:
+        """There is something new to report."""
+        self._wanted.set()
 
     def report(self) -> None:
         """Write it once.
 
         Raises:
+            InUse: another agent serves the node.
+            Conflict: the report was written by somebody else a moment ago.
             DatastoreUnavailable: away.
         """
+        entry = self._store.get(keys.node_status_key(self._node))
+        self._refuse_other(entry)
         value = {
             "time": f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}",
             "uptime": round(self._clock.monotonic() - self._began, 3),
             "first_update": self.writes == 0,
+            "podwire": replace(self.own, address=self.address()).as_json(),
         }
         last = {keys.last_status_key(self._node): value}
-        self._store.keep(keys.node_status_key(self._node), value, TTL_S, last)
+        seen = ABSENT if entry is None else entry.revision
+        self._store.keep(keys.node_status_key(self._node), value, TTL_S, last, seen)
         self.writes += 1
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            pause_s = INTERVAL_S
+    def refuse_other(self) -> None:
+        """Raise while another agent serves the node; the thread hears of it, too.
+
+        Raises:
+            InUse: it does; says which.
+            DatastoreUnavailable: away.
+        """
+        if self._store.can_expire:
             try:
-                if not self._hold.active():
-                    self.report()
-            except PodwireError:
-                pause_s = RETRY_S  # others tell that the datastore is away
-            self._stopped.wait(self._draw(pause_s * (1 - SPREAD), pause_s))
+                self._refuse_other(self._store.get(keys.node_status_key(self._node)))
+            except InUse:
+                self._wanted.set()
+                raise
+
+    def _refuse_other(self, entry: Entry | None) -> None:
+        told = None if entry is None else entry.value.get("podwire")
+        other = Identity.parse(told) if isinstance(told, dict) else None
+        if other is None or other.is_same(self.own):
+            return  # nobody's, Felix's, or what we wrote
+
+        def has_address() -> bool:
+            with Session.open() as host:
+                return any(str(each.interface.ip) == other.address for each in host.addresses())
+
+        if not other.is_earlier(self.own, is_running=is_running, has_address=has_address):
+            own = replace(self.own, address=self.address())
+            raise served_twice(self._node, str(other), str(own))
+
+    def _run(self) -> None:
+        # The first report came before the thread, unless the agent was held.
+        pause_s = INTERVAL_S if self.writes else 0.0
+        while True:
+            self._wanted.wait(self._draw(pause_s * (1 - SPREAD), pause_s))
+            self._wanted.clear()
+            if self._stopped.is_set():
+                break
+            pause_s = self._turn()
         if not self._hold.active():
             self._store.let_go(keys.node_status_key(self._node))
+
+    def _turn(self) -> float:
+        """Report, if that may be; seconds until the next one."""
+        if self._hold.is_asked():
+            return OTHER_S  # that may end by itself
+        try:
+            self.report()
+        except InUse as error:
+            self.on_verdict(error)
+            return OTHER_S
+        except Conflict:
+            return 0.0  # the next look says who wrote
+        except PodwireError:
+            return RETRY_S  # others tell that the datastore is away
+        self.on_verdict(None)
+        return INTERVAL_S

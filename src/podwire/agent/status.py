@@ -73,7 +73,7 @@ def describe(
     )
     return Status(
         ready=not reasons,
-        held=world.hold.active(),
+        held=world.hold.is_asked(),
         reasons=reasons,
         concerns=concerns,
         tables={table.value: len(picture.kernel.trackers[table].desired) for table in Table},
@@ -113,7 +113,7 @@ def as_json(world: AgentWorld, status: Status, applier: Applier) -> dict[str, An
     return {
         "node": world.config.node,
         "pid": os.getpid(),
-        "held": world.hold.active(),
+        "held": world.hold.is_asked(),
         "heldFor": world.hold.remaining_s(),
         "socket": world.config.agent_socket,
         "datastore": world.config.datastore.place,

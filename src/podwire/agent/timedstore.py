@@ -64,9 +64,16 @@ class TimedStore:
         """See `Store.can_expire`."""
         return self._store.can_expire
 
-    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+    def keep(
+        self,
+        key: str,
+        value: Wire,
+        ttl_s: int,
+        also: Mapping[str, Wire],
+        seen: Revision | None = None,
+    ) -> None:
         """See `Store.keep`."""
-        return self._timed("keep", lambda: self._store.keep(key, value, ttl_s, also))
+        return self._timed("keep", lambda: self._store.keep(key, value, ttl_s, also, seen))
 
     def let_go(self, key: str) -> None:
         """See `Store.let_go`."""

@@ -45,7 +45,9 @@ class CNIWorld:
     settling: Callable[[], bool] = lambda: False
     """Whether the datastore was restored a moment ago, and nodes still tell it of their pods."""
     held: Callable[[], bool]
-    """Whether somebody has stopped all writes of this agent."""
+    """Whether all writes of this agent are stopped."""
+    refuse_standing_back: Callable[[], None] = lambda: None
+    """Raise while the agent may not serve the node."""
     doubt_store: Callable[[], object] = lambda: None
     """The datastore failed a call: find out whether it takes writes, and say so in the status."""
     owed: dict[AttachmentKey, str] = field(default_factory=dict)
@@ -56,8 +58,9 @@ class CNIWorld:
         """Raise when the agent may change nothing now.
 
         Raises:
-            AgentUnavailable: it is held.
+            AgentUnavailable: it is held, or may not serve the node.
         """
+        self.refuse_standing_back()
         if self.held():
             raise AgentUnavailable(
                 f"the agent of node {self.node} is held: it changes nothing",

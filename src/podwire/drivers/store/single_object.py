@@ -119,7 +119,14 @@ class SingleObjectStore:
         """No: the Kubernetes API has none either."""
         return False
 
-    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+    def keep(
+        self,
+        key: str,
+        value: Wire,
+        ttl_s: int,
+        also: Mapping[str, Wire],
+        seen: Revision | None = None,
+    ) -> None:
         """See `Store.keep`.
 
         Raises:

@@ -111,7 +111,14 @@ class SQLiteStore:
         """No: nobody is there to let a value vanish when its writer has died."""
         return False
 
-    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+    def keep(
+        self,
+        key: str,
+        value: Wire,
+        ttl_s: int,
+        also: Mapping[str, Wire],
+        seen: Revision | None = None,
+    ) -> None:
         """See `Store.keep`.
 
         Raises:

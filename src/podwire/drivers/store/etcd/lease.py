@@ -22,6 +22,7 @@ from podwire.errors import Conflict, PodwireError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from podwire.boundary import Revision
     from podwire.model.resource import Wire
 
 RENEWAL_S = 5.0
@@ -40,20 +41,23 @@ class Lease:
         self._lock = threading.Lock()
         self._id = 0
 
-    def write(self, key: str, value: Wire, also: Mapping[str, Wire]) -> None:
+    def write(self, key: str, value: Wire, also: Mapping[str, Wire], seen: Revision | None) -> None:
         """Write a value under the lease, and others that stay, all or none.
 
         Raises:
+            Conflict: the key has not the revision that was seen any more.
             DatastoreUnavailable: no endpoint answered, or etcd refuses.
         """
         with self._lock:
             if self._id and not self._renew():
                 self._id = 0
             try:
-                self._write(key, value, also)
+                done = self._write(key, value, also, seen)
             except Conflict:  # it ended between the two
                 self._id = 0
-                self._write(key, value, also)
+                done = self._write(key, value, also, seen)
+        if not done:
+            raise Conflict(f"{key} was changed or deleted since it was read")
 
     def revoke(self) -> None:
         """End it now, and with it what was written under it; what fails ends by itself."""
@@ -63,17 +67,22 @@ class Lease:
                 with suppress(PodwireError):
                     self._client.call(LEASE_REVOKE, pb.LeaseRevokeRequest(id=number))
 
-    def _write(self, key: str, value: Wire, also: Mapping[str, Wire]) -> None:
+    def _write(
+        self, key: str, value: Wire, also: Mapping[str, Wire], seen: Revision | None
+    ) -> bool:
+        """Whether the key was as it was seen, and so all was written."""
         if not self._id:
             granted = self._client.call(LEASE_GRANT, pb.LeaseGrantRequest(ttl=self._ttl_s))
             self._id = granted.id
         request = pb.TxnRequest()
+        if seen is not None:
+            request.compare.add(target=pb.Compare.MOD, key=key_bytes(key), mod_revision=int(seen))
         passing = pb.PutRequest(key=key_bytes(key), value=value_bytes(value), lease=self._id)
         request.success.add(request_put=passing)
         for each, lasting in also.items():
             pair = pb.PutRequest(key=key_bytes(each), value=value_bytes(lasting))
             request.success.add(request_put=pair)
-        self._client.call(TXN, request)
+        return bool(self._client.call(TXN, request).succeeded)
 
     def _renew(self) -> bool:
         """Whether etcd still knows the lease, and has renewed it."""

@@ -132,9 +132,16 @@ class EtcdStore:
             return there
         raise refusal(writes, there)
 
-    def keep(self, key: str, value: Wire, ttl_s: int, also: Mapping[str, Wire]) -> None:
+    def keep(
+        self,
+        key: str,
+        value: Wire,
+        ttl_s: int,
+        also: Mapping[str, Wire],
+        seen: Revision | None = None,
+    ) -> None:
         """See `Store.keep`."""
-        self._leases.setdefault(key, Lease(self._client, ttl_s)).write(key, value, also)
+        self._leases.setdefault(key, Lease(self._client, ttl_s)).write(key, value, also, seen)
         # Nobody has to hear of it here, the next watch does; but the longer etcd's log is known to
         # be, the longer a restored one is told by its own.
         self._client.look_at_log()
