@@ -13,6 +13,7 @@ from podwire.drivers.config import (
     KEYS,
     datastore_at,
     load_agent_config,
+    on_this_host,
     parse_seconds,
     variable_of,
 )
@@ -321,3 +322,30 @@ def test_times_have_units(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "-1s", "inf", "nan", "x", "5 parsecs"])
 def test_what_is_no_time_is_none(text: str) -> None:
     assert parse_seconds(text) is None
+
+
+def test_the_nodes_name_is_given_or_the_hosts_whole_one(tmp_path: Path) -> None:
+    named = write(tmp_path, "nodeName: vms103.example.com\n")
+    assert load_agent_config(named, "").node == "vms103.example.com"
+    assert load_agent_config(named, "", {"PODWIRE_NODE_NAME": "vms104"}).node == "vms104"
+    assert load_agent_config(named, "vms105", {"PODWIRE_NODE_NAME": "vms104"}).node == "vms105"
+    unnamed = load_agent_config(None, "")
+    for host, name, former in (
+        ("vms103", "vms103", None),
+        ("VMS103.Example.com", "vms103.example.com", "VMS103"),
+    ):
+        config = on_this_host(unnamed, host)
+        assert (config.node, config.former_name) == (name, former)
+    given = load_agent_config(named, "")
+    assert on_this_host(given, "VMS103.Example.com") == given
+
+
+@pytest.mark.parametrize("name", ["VMS103", "a_b", "-a", "''"])
+def test_a_name_that_no_node_may_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=r"podwire\.yaml:1.*nodeName.*is no resource name"):
+        load_agent_config(write(tmp_path, f"nodeName: {name}\n"), "")
+
+
+def test_a_hosts_name_that_is_none_asks_for_one() -> None:
+    with pytest.raises(BadInput, match=r"the host's name: 'a_b'.*nodeName"):
+        on_this_host(load_agent_config(None, ""), "a_b")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from podwire.agent.hold import Hold
+from podwire.agent.nodename import NodeName
+from podwire.agent.observe import Inbox
 from podwire.agent.report import Reporter
 from podwire.boundary import ABSENT
 from podwire.drivers.boot import is_running, own_identity
@@ -17,6 +19,7 @@ from podwire.drivers.nodelock import NodeLock
 from podwire.drivers.store.single_object import SingleObjectStore
 from podwire.errors import AgentUnavailable, Conflict, InUse
 from podwire.model import keys
+from podwire.model.config import AgentConfig
 from podwire.model.identity import Identity
 
 if TYPE_CHECKING:
@@ -156,3 +159,14 @@ def test_who_stands_back_is_not_held_and_says_why() -> None:
     hold.stand_back(None)
     assert not hold.active()
     hold.refuse_standing_back()
+
+
+def test_a_node_is_not_renamed_by_a_new_default() -> None:
+    store, clock = SingleObjectStore(), SystemClock()
+    hold, inbox = Hold(clock), Inbox()
+    config = AgentConfig(node="vms103.example.com", former_name="vms103")
+    store.create(keys.node_key("vms103"), {})
+    name = NodeName(store, config, clock, hold, inbox, min)
+    with pytest.raises(InUse, match="write nodeName: vms103 into"):
+        name.take()
+    assert hold.active()

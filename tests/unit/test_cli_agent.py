@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.cli.agent import mtu_lines
+from podwire.cli.main import run
 
 ALIKE: dict[str, Any] = {
     "pod": 1450,
@@ -42,3 +43,11 @@ def test_of_many_pods_only_the_number_is_told() -> None:
     pods = {f"demo/web-{number:02}": 1450 for number in range(12)}
     (_, line) = mtu_lines({**NARROW, "livePods": pods})
     assert line.endswith("demo/web-09 1450 and 2 more")
+
+
+@pytest.mark.parametrize("name", ["VMS103", "a_b", "x/y", ""])
+def test_a_name_that_no_node_may_have_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["agent", "--node", name]) == 64
+    assert "--node" in capsys.readouterr().err

@@ -16,7 +16,8 @@ import structlog
 from podwire.agent.observe import Waiting
 from podwire.agent.report import Reporter
 from podwire.drivers.nodelock import NodeLock
-from podwire.errors import AgentUnavailable, PodwireError
+from podwire.errors import AgentUnavailable, InUse, PodwireError
+from podwire.model import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from podwire.agent.hold import Hold
     from podwire.agent.observe import Inbox
     from podwire.boundary import Clock, Store
-    from podwire.errors import InUse
     from podwire.model.config import AgentConfig
     from podwire.reconcile.backoff import Draw
 
@@ -46,6 +46,7 @@ class NodeName:
         self._store = store
         self._hold = hold
         self._inbox = inbox
+        self._config = config
         self._lock = NodeLock(config.datastore.path, config.node)
         self.reporter = Reporter(store, config.node, clock, hold, draw)
         self.reporter.address = self._address
@@ -63,9 +64,10 @@ class NodeName:
         """Serve the node, unless another agent does; a held one finds that out when released.
 
         Raises:
-            InUse: another one does.
+            InUse: another one does, or it may be known by the name it had with older versions.
             DatastoreUnavailable: away.
         """
+        self._refuse_new_name()
         if not self._store.can_expire:
             self._lock.take(self._who())
         elif self._hold.is_asked():
@@ -73,6 +75,19 @@ class NodeName:
         else:
             self.reporter.report()
         self.judge(None)
+
+    def _refuse_new_name(self) -> None:
+        """A node that got another name without anybody's doing would take its pods for strays."""
+        name, former = self._config.node, self._config.former_name
+        if former is None or self._store.get(keys.node_key(name)) is not None:
+            return
+        if self._store.get(keys.node_key(former)) is not None:
+            raise InUse(
+                f"this host calls itself {name}, and the datastore has Node {former}, as older"
+                f" versions called it, and no Node {name}",
+                fix=f"write nodeName: {former} into the agent's configuration if that is this node,"
+                f" else nodeName: {name}",
+            )
 
     def tell(self) -> None:
         """The node's address is known by now: whoever comes second is to name it."""

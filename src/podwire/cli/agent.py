@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podwire.agent.control import ask
-from podwire.drivers.config import load_agent_config, parse_seconds
+from podwire.drivers.config import load_agent_config, on_this_host, parse_seconds
 from podwire.errors import BadInput
 from podwire.model.config import DEFAULT_CONFIG
+from podwire.model.shapes import check_name
 
 if TYPE_CHECKING:
     from podwire.model.config import AgentConfig
@@ -33,7 +34,7 @@ socket_option = click.option(
 
 
 @click.group(invoke_without_command=True)
-@click.option("--node", metavar="NAME", help="Name of this node (default: the host's name).")
+@click.option("--node", metavar="NAME", help="Name of this node (or nodeName; the host's).")
 @config_option
 @click.pass_context
 def agent(ctx: click.Context, node: str | None, config: Path | None) -> None:
@@ -49,9 +50,11 @@ def agent(ctx: click.Context, node: str | None, config: Path | None) -> None:
     ctx.obj = config
     if ctx.invoked_subcommand is not None:
         return
+    if node is not None:
+        check_node_option(node)
     from podwire.agent.app import run
 
-    run(read_settings(config, node or os.uname().nodename.split(".", 1)[0]))
+    run(on_this_host(read_settings(config, node or ""), os.uname().nodename))
 
 
 @agent.command()
@@ -188,6 +191,18 @@ def remaining(answer: dict[str, Any]) -> str:
     """When a hold ends, in words."""
     seconds = answer["heldFor"]
     return " until it is released" if seconds is None else f" for {seconds:.0f} s"
+
+
+def check_node_option(node: str) -> None:
+    """A name that no Node may have would be refused by everybody but us.
+
+    Raises:
+        BadInput: it is one.
+    """
+    try:
+        check_name(node)
+    except BadInput as error:
+        raise BadInput(f"--node: {error.message}", fix=error.fix) from None
 
 
 def config_path(config: Path | None) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from podwire.model.config import (
 from podwire.model.detection import Detection, parse_detection
 from podwire.model.link import LARGEST_MTU, SMALLEST_MTU
 from podwire.model.nearest import suggestion
+from podwire.model.shapes import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 KEYS = (
     *("address", "addressDetection", "agentSocket", "birdConfig", "birdSocket", "datastore"),
     *("healthAddress", "interface", "leakGracePeriod", "leakScanPeriod", "mtu", "mtuFollow"),
-    *("resyncPeriod", "secretsDir", "spoolDir"),
+    *("nodeName", "resyncPeriod", "secretsDir", "spoolDir"),
 )
 DATASTORE_KEYS = {
     "sqlite": ("path", "type"),
@@ -52,6 +54,7 @@ def load_agent_config(
 ) -> AgentConfig:
     """Read the agent's configuration file (None: there is none) for the node of that name.
 
+    Without a name its `nodeName` counts; without that the node has none (`on_this_host`).
     What the environment says (`agentSocket` is PODWIRE_AGENT_SOCKET there) counts more than the
     file. A lab's agents must not obey their user's environment, so it has to be passed in.
 
@@ -67,10 +70,10 @@ def load_agent_config(
         datastore = datastore_at(place, environment)
     else:
         datastore = _datastore(fields)
-    start = AgentConfig(node=node)
+    start = AgentConfig(node=node or _node_name(fields))
     _require_one_of(fields, ("address", "interface", "addressDetection"))
     config = AgentConfig(
-        node=node,
+        node=start.node,
         datastore=datastore,
         agent_socket=_text(fields, "agentSocket", start.agent_socket),
         spool_dir=_text(fields, "spoolDir", start.spool_dir),
@@ -97,6 +100,28 @@ def load_agent_config(
             fix="make leakGracePeriod longer, or leakScanPeriod shorter",
         )
     return config
+
+
+def on_this_host(config: AgentConfig, host: str) -> AgentConfig:
+    """The configuration of an agent that runs here: a node without a name has the host's.
+
+    The whole of it in lower case, as kubelet and Calico call a node by themselves.
+
+    Raises:
+        BadInput: the host's name is no name for a node.
+    """
+    if config.node:
+        return config
+    name = host.strip().lower()
+    try:
+        check_name(name)
+    except BadInput as error:
+        raise BadInput(
+            f"the host's name: {error.message}",
+            fix="name the node: nodeName in the agent's configuration, or --node",
+        ) from None
+    former = host.split(".", 1)[0]
+    return replace(config, node=name, former_name=None if former == name else former)
 
 
 def variable_of(key: str) -> str:
@@ -268,6 +293,16 @@ def _text(fields: Mapping[str, Spot], key: str, default: str) -> str:
     text = fields[key].text() if key in fields else default
     if not text and default:
         raise fields[key].refuse("is empty", fix="leave the key out for its default")
+    return text
+
+
+def _node_name(fields: Mapping[str, Spot]) -> str:
+    text = _text(fields, "nodeName", "")
+    try:
+        if "nodeName" in fields:
+            check_name(text)
+    except BadInput as error:
+        raise fields["nodeName"].refuse(error.message, fix=error.fix) from None
     return text
 
 

@@ -114,6 +114,8 @@ class AgentConfig:
     """What one node's agent is started with."""
 
     node: str
+    former_name: str | None = None
+    """What older versions called it by themselves, where nobody has named it; None: the same."""
     datastore: DatastoreConfig = field(default_factory=DatastoreConfig)
     agent_socket: str = DEFAULT_SOCKET
     spool_dir: str = DEFAULT_SPOOL
