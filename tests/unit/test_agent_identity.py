@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from podwire.agent.hold import Hold
 from podwire.agent.nodename import NodeName
 from podwire.agent.observe import Inbox
-from podwire.agent.report import Reporter
+from podwire.agent.report import CHANGES, Reporter, due_with_news
 from podwire.boundary import ABSENT
 from podwire.drivers.boot import is_running, own_identity
 from podwire.drivers.clock import SystemClock
@@ -21,6 +23,7 @@ from podwire.errors import AgentUnavailable, Conflict, InUse
 from podwire.model import keys
 from podwire.model.config import AgentConfig
 from podwire.model.identity import Identity
+from podwire.model.nodestatus import parse_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,6 +134,29 @@ def test_felix_and_our_own_earlier_reports_are_replaced() -> None:
     one.report()
     reporter(store).report()  # the same process
     assert one.writes == 2
+
+
+def test_a_report_says_whether_the_node_is_ready() -> None:
+    store = ExpiringStore()
+    one = reporter(store)
+    for reasons in (("create ipip tunl0: No such device",), ()):
+        one.reasons = partial(tuple, reasons)
+        one.report()
+        for key in (keys.node_status_key("here"), keys.last_status_key("here")):
+            entry = store.get(key)
+            assert entry is not None
+            status = parse_status(entry.value)
+            assert status is not None
+            assert (status.ready, status.reasons) == (not reasons, reasons)
+
+
+def test_news_are_told_soon_but_a_few_times_a_minute_at_most() -> None:
+    news: deque[float] = deque(maxlen=CHANGES)
+    assert due_with_news(130.0, 100.0, news) == 101.0
+    assert due_with_news(100.5, 100.0, news) == 100.5
+    news.extend((70.0, 80.0, 90.0, 99.0))
+    assert due_with_news(125.0, 100.0, news) == 125.0
+    assert due_with_news(135.0, 100.0, news) == 130.0
 
 
 def test_of_two_agents_at_one_file_the_second_is_refused(tmp_path: Path) -> None:

@@ -59,10 +59,17 @@ def fill(podwire: CommandLine, routing: Routing) -> None:
     )
 
 
-def report(podwire: CommandLine, node: str, *, old_s: float = 0, alive: bool = True) -> None:
-    """What the agent writes: a report that vanishes, and one that stays."""
+def report(
+    podwire: CommandLine, node: str, *, old_s: float = 0, alive: bool = True, **own: object
+) -> None:
+    """What the agent writes: a report that vanishes, and one that stays; `own` is ours alone."""
     time = (datetime.now(UTC) - timedelta(seconds=old_s)).isoformat()
-    value = {"time": time, "uptime": 5.5, "first_update": False}
+    value = {
+        "time": time,
+        "uptime": 5.5,
+        "first_update": False,
+        **({"podwire": own} if own else {}),
+    }
     podwire.store.create(keys.last_status_key(node), value)
     if alive:
         podwire.store.create(keys.node_status_key(node), value)
@@ -99,6 +106,24 @@ def test_ready_is_who_reported_not_long_ago(podwire: CommandLine) -> None:
     assert [row[2] for row in rows] == ["true", "false", "false"]
     wide = podwire.done("node", "list", "-o", "wide").out
     assert "5m ago" in wide
+
+
+def test_ready_is_what_our_agents_report(podwire: CommandLine) -> None:
+    why = "create ipip tunl0: No such device"
+    report(podwire, "n1", ready=False, reasons=[why])
+    report(podwire, "n2", ready=True, reasons=[])
+    report(podwire, "n3", old_s=300, ready=False, reasons=["long ago"])
+    rows = podwire.done("node", "list").rows[1:]
+    assert [row[2] for row in rows] == ["false", "true", "false"]
+    said = podwire("node", "show", "n1")
+    assert said.code == 1
+    assert f"its agent is not ready: {why}" in said.out.partition("Amiss:")[2]
+    assert "does not report" not in said.out
+    assert "long ago" not in podwire("node", "show", "n3").out
+    listed = json.loads(podwire.done("node", "list", "-o", "json").out)
+    assert [(each["ready"], each["reasons"]) for each in listed] == [
+        (False, [why]), (True, []), (False, []),
+    ]  # fmt: skip
 
 
 def test_where_nobody_can_report_that_is_not_amiss(podwire: CommandLine) -> None:

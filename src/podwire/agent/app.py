@@ -143,6 +143,8 @@ class Agent:
         self.calls = TimedCalls(gate, clock)
         self.server = CNIServer(Path(config.agent_socket), self.calls, self.control)
         self.readiness = Readiness(self.loop, self.hold, self.attachments)
+        self.name.reporter.reasons = self.readiness.reasons
+        self.loop.on_reasons = self.name.reporter.look_soon
         self.sources = self._sources(clock)
         self.health: HealthServer | None = None
         if config.health_address is not None:

@@ -64,6 +64,8 @@ class Loop:
         self._sizes: tuple[Size, ...] = ()
         """Cables offered for a change; forgotten when they are to be tried again."""
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_reasons: Callable[[], None] = lambda: None
+        """The reasons why the node is not ready are other ones, or none any more."""
         self.status = Status()
         """The latest status, replaced as a whole; any thread may read it."""
 
@@ -283,6 +285,8 @@ class Loop:
         self.status = describe(self._world, self.picture, tuple(why_not), left_out)
         if self.status != before:
             report(before, self.status)
+            if self.status.reasons != before.reasons:
+                self.on_reasons()
             if self.status.ready and not before.ready:
                 self.on_ready()
 

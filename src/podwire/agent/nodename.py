@@ -91,9 +91,7 @@ class NodeName:
 
     def tell(self) -> None:
         """The node's address is known by now: whoever comes second is to name it."""
-        if self._store.can_expire:
-            self.reporter.look_soon()
-        else:
+        if not self._store.can_expire:  # else the report says so, now that the node is ready
             with suppress(PodwireError):
                 self._lock.take(self._who())
 

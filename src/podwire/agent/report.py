@@ -8,6 +8,7 @@ that were started with one node's name, the one whose report is there serves the
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,14 @@ TTL_S = 90
 RETRY_S = 10.0
 OTHER_S = 2.0
 """How often to look whether another agent that serves the node has gone."""
+SETTLE_S = 1.0
+"""How long news wait for more of them, so that a start is told in one report."""
+CHANGES, PER_S = 4, 60.0
+"""How many reports besides the regular ones may be news in that time."""
 SPREAD = 0.2
 """How much earlier a report may come: agents that were started at once part by and by."""
+SHOWN = 20
+"""Reasons that are told; a report is read by people."""
 LAST_WORD_S = 1.0
 """How long the end of the agent waits until the report is taken back."""
 
@@ -44,6 +51,7 @@ class Reporter:
         writes: reports written.
         own: which agent this is.
         address: the node's address, once it is known.
+        reasons: why the node is not ready; none when it is.
         on_verdict: told whether this agent may serve the node: why not, or None.
     """
 
@@ -59,6 +67,7 @@ class Reporter:
         self._began = clock.monotonic()
         self.own = own_identity(clock)
         self.address: Callable[[], str | None] = lambda: None
+        self.reasons: Callable[[], tuple[str, ...]] = tuple
         self.on_verdict: Callable[[InUse | None], None] = lambda _: None
         self.writes = 0
 
@@ -88,11 +97,13 @@ class Reporter:
         """
         entry = self._store.get(keys.node_status_key(self._node))
         self._refuse_other(entry)
+        reasons = self.reasons()
+        own = replace(self.own, address=self.address()).as_json()
         value = {
             "time": f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}",
             "uptime": round(self._clock.monotonic() - self._began, 3),
             "first_update": self.writes == 0,
-            "podwire": replace(self.own, address=self.address()).as_json(),
+            "podwire": {**own, "ready": not reasons, "reasons": [*reasons[:SHOWN]]},
         }
         last = {keys.last_status_key(self._node): value}
         seen = ABSENT if entry is None else entry.revision
@@ -128,16 +139,29 @@ class Reporter:
             raise served_twice(self._node, str(other), str(own))
 
     def _run(self) -> None:
+        news: deque[float] = deque(maxlen=CHANGES)
         # The first report came before the thread, unless the agent was held.
-        pause_s = INTERVAL_S if self.writes else 0.0
+        due = self._next(INTERVAL_S if self.writes else 0.0)
+        regular = due
         while True:
-            self._wanted.wait(self._draw(pause_s * (1 - SPREAD), pause_s))
+            self._wanted.wait(max(0.0, due - self._clock.monotonic()))
+            woken = self._wanted.is_set()
             self._wanted.clear()
             if self._stopped.is_set():
                 break
-            pause_s = self._turn()
+            now = self._clock.monotonic()
+            if woken and now < due:
+                due = due_with_news(due, now, news)
+            if now < due:
+                continue
+            if due < regular:
+                news.append(now)
+            due = regular = self._next(self._turn())
         if not self._hold.active():
             self._store.let_go(keys.node_status_key(self._node))
+
+    def _next(self, pause_s: float) -> float:
+        return self._clock.monotonic() + self._draw(pause_s * (1 - SPREAD), pause_s)
 
     def _turn(self) -> float:
         """Report, if that may be; seconds until the next one."""
@@ -154,3 +178,12 @@ class Reporter:
             return RETRY_S  # others tell that the datastore is away
         self.on_verdict(None)
         return INTERVAL_S
+
+
+def due_with_news(due: float, now: float, news: deque[float]) -> float:
+    """When the next report is due, now that there is something new to tell.
+
+    `news` are the times of the last reports that were news, as many as may be in PER_S.
+    """
+    allowed = news[0] + PER_S if len(news) == CHANGES else now
+    return min(due, max(now + SETTLE_S, allowed))

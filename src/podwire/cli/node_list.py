@@ -45,8 +45,9 @@ SHOWN = 20
 def list_command(ctx: click.Context, format: str | None) -> None:
     """List the cluster's nodes.
 
-    READY says whether a node's agent reports; it does so every 30 s, and 90 s of silence are
-    false. Where agents cannot report (SQLite) it is unknown: ask podwire agent status there.
+    READY is what the node's agent reports, every 30 s and when it changes; 90 s of silence are
+    false. Of Calico's agents it says only that they report. Where agents cannot (SQLite) it is
+    unknown: ask podwire agent status there.
     IN USE counts the addresses in the blocks that the node holds.
 
     \b

@@ -60,10 +60,20 @@ class NodeView:
         return sum(block.size for block in self.blocks)
 
     def ready(self, now: datetime) -> str:
-        """Whether its agent reports: `true`, `false`, or that it never did."""
+        """Whether its agent reports, and not that it is not ready; or that it never did."""
         if self.status is None:
             return UNKNOWN
-        return "true" if self.alive and not self.status.is_stale(now) else "false"
+        return "true" if self.reports(now) and self.status.ready is not False else "false"
+
+    def reports(self, now: datetime) -> bool:
+        """Whether its agent reports."""
+        return self.status is not None and self.alive and not self.status.is_stale(now)
+
+    def why_not_ready(self, now: datetime) -> tuple[str, ...]:
+        """What its agent says of that, as long as it says anything."""
+        if self.status is None or not self.reports(now) or self.status.ready is not False:
+            return ()
+        return self.status.reasons or ("its agent does not say why",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +191,8 @@ def amiss(view: NodeView, cluster: Cluster, now: datetime) -> list[str]:
 
 
 def _silence(view: NodeView, cluster: Cluster, now: datetime) -> Iterable[str]:
-    if view.status is not None and view.ready(now) != "true":
+    yield from (f"its agent is not ready: {reason}" for reason in view.why_not_ready(now))
+    if view.status is not None and not view.reports(now):
         yield f"its agent does not report: the last time was {duration(now - view.status.time)} ago"
     elif view.status is None and cluster.statuses:  # elsewhere agents do (SQLite has no leases)
         yield "its agent has never reported"
@@ -210,6 +221,7 @@ def as_json(view: NodeView, now: datetime) -> dict[str, Any]:
         "labels": dict(node.metadata.labels),
         "created": node.metadata.created,
         "ready": {"true": True, "false": False}.get(view.ready(now)),
+        "reasons": list(view.why_not_ready(now)),
         "seen": None if status is None else status.time.isoformat(),
         "uptimeSeconds": None if status is None else status.uptime_s,
         "routing": view.routing.value,
