@@ -13,7 +13,7 @@ import pytest
 from podwire.agent.hold import Hold
 from podwire.agent.nodename import NodeName
 from podwire.agent.observe import Inbox
-from podwire.agent.report import CHANGES, Reporter, due_with_news
+from podwire.agent.report import CHANGES, TTL_S, Reporter, due_with_news
 from podwire.boundary import ABSENT
 from podwire.drivers.boot import is_running, own_identity
 from podwire.drivers.clock import SystemClock
@@ -124,6 +124,31 @@ def test_a_report_of_another_agent_is_left_alone() -> None:
     assert store.get(key) == before
     store.delete(key)
     reporter(store).report()
+
+
+class LateClock(SystemClock):
+    """One that can be put forward."""
+
+    late_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.late_s
+
+
+def test_a_report_that_nobody_renews_counts_no_longer() -> None:
+    store, clock = ExpiringStore(), LateClock()
+    key = keys.node_status_key("here")
+    one = Reporter(store, "here", clock, Hold(clock), min)
+    for renewed in range(2):
+        store.delete(key)
+        store.create(key, {"uptime": renewed, "podwire": ONE.as_json()})
+        with pytest.raises(InUse):
+            one.report()
+        clock.late_s += TTL_S - 1
+        with pytest.raises(InUse):
+            one.report()
+    clock.late_s += 2
+    one.report()
 
 
 def test_felix_and_our_own_earlier_reports_are_replaced() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from podwire.agent.hold import Hold
-    from podwire.boundary import Clock, Entry, Store
+    from podwire.boundary import Clock, Entry, Revision, Store
     from podwire.reconcile.backoff import Draw
 
 INTERVAL_S = 30.0
@@ -65,6 +65,8 @@ class Reporter:
         self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
         self._began = clock.monotonic()
+        self._seen: tuple[Revision, float] | None = None
+        """Another agent's report, and since when it has been just that one."""
         self.own = own_identity(clock)
         self.address: Callable[[], str | None] = lambda: None
         self.reasons: Callable[[], tuple[str, ...]] = tuple
@@ -127,16 +129,27 @@ class Reporter:
     def _refuse_other(self, entry: Entry | None) -> None:
         told = None if entry is None else entry.value.get("podwire")
         other = Identity.parse(told) if isinstance(told, dict) else None
-        if other is None or other.is_same(self.own):
+        if entry is None or other is None or other.is_same(self.own):
             return  # nobody's, Felix's, or what we wrote
 
         def has_address() -> bool:
             with Session.open() as host:
                 return any(str(each.interface.ip) == other.address for each in host.addresses())
 
-        if not other.is_earlier(self.own, is_running=is_running, has_address=has_address):
+        earlier = other.is_earlier(self.own, is_running=is_running, has_address=has_address)
+        if not earlier and not self._is_silent(entry):
             own = replace(self.own, address=self.address())
             raise served_twice(self._node, str(other), str(own))
+
+    def _is_silent(self, entry: Entry) -> bool:
+        """Whether nobody has renewed a report for so long that it should have vanished.
+
+        One that was copied from another etcd, without its lease, would stay for ever.
+        """
+        now = self._clock.monotonic()
+        if self._seen is None or self._seen[0] != entry.revision:
+            self._seen = (entry.revision, now)
+        return now - self._seen[1] > TTL_S
 
     def _run(self) -> None:
         news: deque[float] = deque(maxlen=CHANGES)
