@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from podwire.model.resource import Wire
 
 Revision = str
+"""Opaque: compare for equality only; hand it back to the store it came from."""
 ABSENT: Revision = "0"
 """For `Store.keep`: there is nothing under the key."""
-"""Opaque: compare for equality only; hand it back to the store it came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
