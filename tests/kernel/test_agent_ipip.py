@@ -65,10 +65,14 @@ def test_an_address_on_lo_needs_routes_that_name_it(cluster: Cluster) -> None:
     here, there = PodOnNode(one, "pod-1").add(), PodOnNode(two, "pod-2").add()
     reach(here, there)
     assert "via 10.9.9.2 dev tunl0 onlink" in one.ip("route", "show", "proto", "80")
-    assert one.ask("status")["concerns"] == []
-    one.ip("route", "replace", "10.9.9.2", "via", "10.0.0.2")
     words = "IPIP to node-2 does not leave with the node's address 10.9.9.1"
-    until("the concern", lambda: words in " ".join(one.ask("status")["concerns"]), one.log)
+
+    def is_said() -> bool:  # a kernel with IPIP and without nftables has other concerns, too
+        return words in " ".join(one.ask("status")["concerns"])
+
+    assert not is_said()
+    one.ip("route", "replace", "10.9.9.2", "via", "10.0.0.2")
+    until("the concern", is_said, one.log)
     one.ip("route", "replace", "10.9.9.2", "via", "10.0.0.2", "src", "10.9.9.1")
-    until("no concern", lambda: not one.ask("status")["concerns"], one.log)
+    until("no concern", lambda: not is_said(), one.log)
     run(sys.executable, "-m", "podwire", "trace", "demo/pod-1", there.address, "-q")
