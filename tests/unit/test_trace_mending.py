@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 
 from podwire.model.kernelstate import Read
+from podwire.model.link import Address
 from podwire.trace.counterproof import Question, prove
 from podwire.trace.flow import Flow
 from podwire.trace.schema import Disposition, Fault, Trace
@@ -46,6 +48,18 @@ def test_a_tunnel_that_is_down_took_its_route_along() -> None:
     assert fault.fix.command == (
         f"ip link set tunl0 up && ip route replace {BLOCK} via 192.168.26.105 dev tunl0 onlink"
     )
+
+
+def test_a_link_local_address_that_both_nodes_have_is_no_next_hop() -> None:
+    network = tunnel_down("ipip")
+    for name in ("vms103", "vms105"):
+        node = network[name]
+        veth = next(link for link in node.links.values() if link.name.startswith("cali"))
+        local = ip_interface("fe80::ecee:eeff:feee:eeee/64")
+        node.addresses.insert(0, Address(device=veth.index, interface=local, scope=253))
+    fault = checked(network)
+    assert fault.fix is not None
+    assert str(fault.fix.command).endswith(f" {BLOCK} via 192.168.26.105 dev tunl0 onlink")
 
 
 def test_a_vxlan_tunnel_that_is_down_is_no_row_of_the_list() -> None:

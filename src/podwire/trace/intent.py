@@ -243,6 +243,9 @@ def hops_to(space: Space, addresses: Collection[IPAddress]) -> list[NextHop]:
         if link.loopback or str(link.kind) in TUNNELS:
             continue
         for each in carried:
+            # Every link has that network, and each is one of its own.
+            if each.interface.version == 6 and each.interface.is_link_local:
+                continue
             near = [one for one in addresses if one in each.interface.network]
             found += [NextHop(device=index, gateway=one) for one in near]
     return found
