@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from podwire.model.pool import Encapsulation
 from tests.lab.fault_matrix import (
     BY_NAME,
     FIRST,
@@ -43,7 +44,11 @@ def check_named(network: Network, request: str, said: JSON) -> None:
         return
     fault = BY_NAME[request]
     assert _wrong(fault, network, said) == [], said["rounds"][0]["text"]
-    assert first["result"]["disposition"] == fault.disposition
+    accepted = {fault.disposition}
+    if fault.id == "rpf.failed" and network.encapsulation is Encapsulation.IPIP:
+        # That kernel may lack nftables: then no door stands before the kernel's own check.
+        accepted.add("RPF_FAILED")
+    assert first["result"]["disposition"] in accepted
     assert (first["result"]["exitCode"] == 0) is (fault.disposition == GOOD)
 
 
